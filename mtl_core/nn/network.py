@@ -1,7 +1,7 @@
 """The contract of every network: tasks in, predictions by task name out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -114,11 +114,33 @@ class MultiTaskNetwork(nn.Module, ABC):
         return self.run(inputs, tasks=tasks, tags=tags).predictions
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """Trainable parameters that more than one task reaches, in a fixed order."""
-        own = {id(p) for task in self.tasks for m in self.decoder_modules(task) for p in m.parameters()}
-        return [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        """Trainable parameters that do not belong to exactly one task, in a fixed order."""
+        owners = self._owners()
+        return [p for p in self.parameters() if p.requires_grad and len(owners.get(id(p), ())) != 1]
 
-    def task_parameters(self, task: TaskName) -> Iterator[nn.Parameter]:
+    def task_parameters(self, task: TaskName) -> list[nn.Parameter]:
         """Trainable parameters that serve only `task`."""
-        for module in self.decoder_modules(task):
-            yield from (p for p in module.parameters() if p.requires_grad)
+        owners = self._owners()
+        return [p for p in self.parameters() if p.requires_grad and owners.get(id(p)) == {task}]
+
+    def independent_decoders(self) -> bool:
+        """Whether the border holds: tasks meet only in the encoder's features."""
+        return self.border and all(len(tasks) == 1 for tasks in self._owners().values())
+
+    def _owners(self) -> dict[int, set[TaskName]]:
+        owners: dict[int, set[TaskName]] = {}
+        for task in self.tasks:
+            for module in self.decoder_modules(task):
+                for parameter in module.parameters():
+                    owners.setdefault(id(parameter), set()).add(task)
+        return owners
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Modules that `torch.compile` takes one by one, so that the cut stays between them.
+
+        Default: every decoder, and every direct child that holds none.
+        """
+        decoders = [m for task in self.tasks for m in self.decoder_modules(task)]
+        inside = {id(sub) for m in decoders for sub in m.modules()}
+        trunk = [c for c in self.children() if not any(id(sub) in inside for sub in c.modules())]
+        return [*trunk, *decoders]

@@ -1,0 +1,238 @@
+"""The ordinary training regime: one network, several tasks, separate losses under automatic optimisation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from mtl_core.balancing.losses import TaskLosses
+from mtl_core.data.batch import Batch, batch_size
+from mtl_core.errors import ArgumentError, MissingTaskError, NoLabelsError, NonFiniteLossError
+from mtl_core.modules.objective import entry_losses, list_entries, to_host
+from mtl_core.modules.scores import Scores
+from mtl_core.nn.network import MultiTaskNetwork, Outputs
+from mtl_core.tasks.base import Task, check_tasks
+from mtl_core.types import Predictions, TaskName
+
+NetworkFactory = Callable[[Mapping[TaskName, Task]], MultiTaskNetwork]
+
+
+class MultiTaskModule(L.LightningModule):
+    """Trains any `MultiTaskNetwork` on any tasks.
+
+    ``training_step`` returns the plain sum of the task losses, an ordinary scalar; the separate losses wait
+    in `task_losses` for a balancer (`mtl_core.balancing`). Without one, weights are equal.
+
+    Logged: ``train/loss``, ``STAGE/TASK/loss``, ``STAGE/TASK/METRIC`` and ``STAGE/TASK/GROUP/METRIC`` for
+    the stages train (losses only), val and test.
+
+    Args:
+        tasks: records by name; their order is the order of everything.
+        network: builds the network from the tasks. In YAML a network's ``class_path`` and ``init_args``.
+        optimizer: builds the optimiser from the network's parameters. In YAML likewise.
+        scheduler: builds a learning-rate scheduler from the optimiser; None keeps the rate.
+        scheduler_interval: whether the scheduler steps every ``epoch`` or every ``step``.
+        monitor: logged key that schedulers such as ReduceLROnPlateau follow.
+        compile: back end of `torch.compile` for the encoder and every decoder; empty leaves them eager.
+        on_unlabelled: what a training batch without any label does: ``raise``, or ``skip`` it.
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        network: NetworkFactory,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        *,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        monitor: str = "val/loss",
+        compile: str = "",
+        on_unlabelled: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__()
+        check_tasks(tasks)
+        # A no-op outside of LightningCLI, where it stores the plain config that rebuilds this module.
+        self.save_hyperparameters(ignore=["tasks", "network", "optimizer", "scheduler"])
+        self.tasks = dict(tasks)
+        self.network = network(self.tasks)
+        if not isinstance(self.network, MultiTaskNetwork):
+            raise ArgumentError("network", "build a MultiTaskNetwork", type(self.network).__name__)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.monitor = monitor
+        self.on_unlabelled = on_unlabelled
+        self._entries = list_entries(self.tasks)
+        self.entries = tuple(entry.name for entry in self._entries)
+        self.wants_cut = False
+        self.task_losses: TaskLosses | None = None
+        self.scores = {
+            stage: Scores(self.tasks, self._entries, metrics=stage != "train")
+            for stage in ("train", "val", "test")
+        }
+        if compile:
+            for part in self.network.compiled_parts():
+                part.compile(backend=compile)
+
+    def forward(self, inputs: Any, tasks: list[TaskName] | None = None) -> Predictions:
+        """Raw predictions by task name, see `MultiTaskNetwork.forward`."""
+        predictions: Predictions = self.network(inputs, tasks)
+        return predictions
+
+    def on_fit_start(self) -> None:
+        """Bring the metrics to the device; they are no part of the module's state."""
+        self._place_scores()
+
+    def on_validation_start(self) -> None:
+        """Likewise, for validation on its own."""
+        self._place_scores()
+
+    def on_test_start(self) -> None:
+        """Likewise."""
+        self._place_scores()
+
+    def _place_scores(self) -> None:
+        for scores in self.scores.values():
+            scores.to(self.device)
+
+    def compute_losses(self, batch: Batch, out: Outputs, index: int) -> TaskLosses:
+        """Separate losses of a batch; entries without a label in it are absent.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite; names the task and the samples.
+        """
+        losses, counts = entry_losses(self._entries, self.tasks, out, batch)
+        names = list(losses)
+        host = to_host([*losses.values(), *counts.values()])
+        values = dict(zip(names, host[: len(names)], strict=True))
+        numbers = dict(zip(names, host[len(names) :], strict=True))
+        active = [name for name in names if numbers[name] > 0]
+        broken = {n: values[n] for n in active if not abs(values[n]) < float("inf")}
+        if broken:
+            raise NonFiniteLossError(broken, index, batch.get("keys", []))
+        aux = sum(out.aux.values()) if out.aux else None
+        owner = {entry.name: entry.task for entry in self._entries}
+        if active:
+            vector = torch.stack([losses[name] for name in active])
+        else:
+            vector = next(iter(out.predictions.values())).new_zeros(0, dtype=torch.float32)
+            vector = vector.requires_grad_()
+        return TaskLosses(
+            losses={name: losses[name] for name in active},
+            owner={name: owner[name] for name in active},
+            values={name: values[name] for name in active},
+            counts={name: numbers[name] for name in active},
+            vector=vector,
+            aux=aux if isinstance(aux, Tensor) else None,
+            idle=self._idle(out, {owner[name] for name in active}),
+            features=out.features,
+            cut=out.cut,
+        )
+
+    def _idle(self, out: Outputs, active: set[TaskName]) -> Tensor | None:
+        if self._trainer is None or self.trainer.world_size == 1:
+            return None
+        parts = [p.float().sum() * 0.0 for name, p in out.predictions.items() if name not in active]
+        return torch.stack(parts).sum() if parts else None
+
+    def _check_batch(self, batch: Batch) -> None:
+        known = batch["targets"]
+        if known and not any(name in self.tasks for name in known):
+            raise MissingTaskError(next(iter(self.tasks)), known)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Sum of the task losses, with the separate ones registered for the balancer."""
+        self._check_batch(batch)
+        out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
+        step = self.compute_losses(batch, out, batch_idx)
+        if not step.losses:
+            if self.on_unlabelled == "raise":
+                raise NoLabelsError(batch_idx, batch.get("keys", []))
+            if self.trainer.world_size == 1:
+                return None
+        self.task_losses = step
+        total = step.total
+        self.scores["train"].add_losses(step.values, step.counts)
+        self.log(
+            "loss", total.detach(), prog_bar=True, logger=False, batch_size=batch_size(batch)
+        )
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let go of the step's graph where no balancer took it."""
+        self.task_losses = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean losses."""
+        self._finish("train")
+
+    def _evaluate(self, stage: str, batch: Batch, index: int) -> dict[str, Predictions]:
+        self._check_batch(batch)
+        out = self.network.run(batch["inputs"], tags=batch.get("tags"))
+        losses, counts = entry_losses(self._entries, self.tasks, out, batch)
+        host = to_host([*losses.values(), *counts.values()])
+        values = dict(zip(losses, host[: len(losses)], strict=True))
+        numbers = dict(zip(losses, host[len(losses) :], strict=True))
+        broken = {n: v for n, v in values.items() if numbers[n] and not abs(v) < float("inf")}
+        if broken:
+            raise NonFiniteLossError(broken, index, batch.get("keys", []))
+        scores = self.scores[stage]
+        scores.add_losses(values, numbers)
+        scores.add_predictions(out.predictions, batch)
+        return {"predictions": out.predictions}
+
+    def validation_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Predictions]:
+        """Raw predictions, for callbacks that draw them."""
+        return self._evaluate("val", batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log losses and metrics of validation."""
+        self._finish("val")
+
+    def test_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Predictions]:
+        """Raw predictions, for callbacks that draw them."""
+        return self._evaluate("test", batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log losses and metrics of the test."""
+        self._finish("test")
+
+    def predict_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Any]:
+        """Activated predictions at the input's size, with the samples' keys."""
+        raw: Predictions = self.network(batch["inputs"], None, batch.get("tags"))
+        predictions = {n: self.tasks[n].activate(p.float()) for n, p in raw.items()}
+        return {"keys": batch.get("keys", []), "predictions": predictions}
+
+    def _finish(self, stage: str) -> None:
+        scores = self.scores[stage]
+        values = scores.compute()
+        scores.reset()
+        losses = [v for key, v in values.items() if key.endswith("/loss")]
+        logged = {f"{stage}/{key}": value for key, value in values.items()}
+        if losses:
+            logged[f"{stage}/loss"] = sum(losses)
+        # Already averaged over ranks by the metrics themselves.
+        self.log_dict(logged, sync_dist=False, rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimiser over trainable parameters, and the scheduler."""
+        optimizer = self.optimizer(p for p in self.network.parameters() if p.requires_grad)
+        if self.scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": self.scheduler(optimizer),
+                "interval": self.scheduler_interval,
+                "monitor": self.monitor,
+            },
+        }
