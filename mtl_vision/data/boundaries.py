@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError
-
-IGNORE = 255
-"""Value of pixels without a label in stored masks and boundary maps."""
+from mtl_vision.tasks.dense import IGNORE
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -17,7 +15,9 @@ Mask: TypeAlias = NDArray[np.bool_]
 _NEIGHBOURS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
-def label_boundaries(labels: NDArray[np.integer], *, ignore: int | None = IGNORE) -> NDArray[np.uint8]:
+def label_boundaries(
+    labels: NDArray[np.integer], *, ignore: int | None = IGNORE
+) -> NDArray[np.uint8]:
     """Boundary map of a label map: one pixel thin, where two known labels meet.
 
     Args:
@@ -25,8 +25,8 @@ def label_boundaries(labels: NDArray[np.integer], *, ignore: int | None = IGNORE
         ignore: index that means unlabelled, or none.
 
     Returns:
-        (H, W) uint8: 1 on a boundary, 0 elsewhere, 255 where `labels` is unlabelled. A change towards an
-        unlabelled pixel is no boundary.
+        (H, W) uint8: 1 on a boundary, 0 elsewhere, 255 where `labels` is unlabelled. A change
+        towards an unlabelled pixel is no boundary.
     """
     if labels.ndim != 2:
         raise ArgumentError("labels", "be a (H, W) map", labels.shape)
@@ -38,7 +38,7 @@ def label_boundaries(labels: NDArray[np.integer], *, ignore: int | None = IGNORE
 
 
 def laplacian_boundaries(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Boundary map where the Laplacian of a label map is not zero, thinned; PASCAL-Context's convention.
+    """Where the Laplacian of a label map is not zero, thinned: PASCAL-Context's boundaries.
 
     Args:
         labels: (H, W) class indices.
@@ -57,8 +57,8 @@ def thin(mask: Mask) -> Mask:
     """Morphological thinning to lines one pixel wide that keep their connections.
 
     Two-subiteration thinning of Guo and Hall, "Parallel thinning with two-subiteration algorithms",
-    Communications of the ACM 32(3), 1989, algorithm A1. The result is a subset of `mask`, has the same
-    8-connected components, and is not changed by thinning it again.
+    Communications of the ACM 32(3), 1989, algorithm A1. The result is a subset of `mask`, has the
+    same 8-connected components, and is not changed by thinning it again.
 
     Args:
         mask: (H, W) bool.
