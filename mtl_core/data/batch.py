@@ -14,8 +14,8 @@ from mtl_core.types import Inputs, TaskName
 class Sample(TypedDict, total=False):
     """One item of a data set, before transforms and collation.
 
-    ``inputs`` is an array (an RGB image is (H, W, 3) uint8) or arrays by name. A task that is absent from
-    ``targets`` is unlabelled for this sample. Arrays may be NumPy or torch.
+    ``inputs`` is an array (an RGB image is (H, W, 3) uint8) or arrays by name. A task that is
+    absent from ``targets`` is unlabelled for this sample. Arrays may be NumPy or torch.
     """
 
     inputs: Required[Any]
@@ -33,8 +33,8 @@ class Sample(TypedDict, total=False):
 class Batch(TypedDict, total=False):
     """Samples stacked along B; what a training step receives.
 
-    Two-sided data (queries against candidates) put several tensors into ``inputs`` by name, whose first
-    axes may differ, and a (B, M) block into ``targets`` and ``valid``.
+    Two-sided data (queries against candidates) put several tensors into ``inputs`` by name, whose
+    first axes may differ, and a (B, M) block into ``targets`` and ``valid``.
     """
 
     inputs: Required[Inputs]
@@ -77,7 +77,7 @@ def _stack_partial(values: Sequence[Any | None], what: str) -> tuple[Tensor, Ten
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples. A target missing from some of them gives zeros there and an entry in ``labelled``.
+    """Stack samples; a target missing from some gives zeros there and an entry in ``labelled``.
 
     A task that no sample of the batch is labelled for is absent from ``targets``: it is inactive.
     """
@@ -95,12 +95,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
             batch.setdefault("labelled", {})[name] = labelled
         valid = [s.get("valid", {}).get(name) for s in samples]
         if any(v is not None for v in valid):
-            # A sample without a mask of its own counts entirely; one without a label is masked anyway.
+            # A sample without a mask of its own counts entirely; one without a label is masked
+            # anyway.
             like = torch.ones_like(_tensor(next(v for v in valid if v is not None)))
-            batch.setdefault("valid", {})[name] = _stack([like if v is None else v for v in valid], name)
+            batch.setdefault("valid", {})[name] = _stack(
+                [like if v is None else v for v in valid], name
+            )
         group = [s.get("group", {}).get(name) for s in samples]
         if any(g is not None for g in group):
-            batch.setdefault("group", {})[name] = torch.tensor([-1 if g is None else g for g in group])
+            batch.setdefault("group", {})[name] = torch.tensor(
+                [-1 if g is None else g for g in group]
+            )
     for level in _tag_levels(samples):
         batch.setdefault("tags", {})[level] = torch.tensor([s["tags"][level] for s in samples])
     if any("key" in s for s in samples):
@@ -113,7 +118,9 @@ def _tag_levels(samples: Sequence[Sample]) -> list[str]:
     levels = list(samples[0].get("tags", {}))
     for sample in samples:
         if set(sample.get("tags", {})) != set(levels):
-            raise LabelError("tags", f"be given for every sample ({levels})", sample.get("tags", {}))
+            raise LabelError(
+                "tags", f"be given for every sample ({levels})", sample.get("tags", {})
+            )
     return levels
 
 

@@ -192,13 +192,15 @@ class MultiTaskDataModule(L.LightningDataModule, ABC):
             pin_memory=device == "cuda" and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0 and split in ("train", "val"),
             skipped=self.skipped,
-            finished=self._finished_batches,
+            progress=self._progress,
         )
 
-    def _finished_batches(self) -> int:
-        """Batches of the current epoch that the trainer has finished."""
-        assert self.trainer is not None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    def _progress(self) -> tuple[int, int] | None:
+        """Epoch of the running fit and how many of its batches are finished."""
+        if self.trainer is None or not self.trainer.training:
+            return None
+        finished = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self.trainer.current_epoch, finished
 
     def state_dict(self) -> dict[str, Any]:
         """Counts of skipped files, so that a resumed run goes on counting."""

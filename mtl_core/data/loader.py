@@ -113,7 +113,8 @@ class SampleLoader(DataLoader[Any]):
         pin_memory: page-locked batches, for CUDA.
         persistent_workers: keep the loader processes between epochs.
         skipped: counts by path; added to when a batch is handed out.
-        finished: number of batches of the current epoch that are already trained on.
+        progress: epoch of a running fit and the number of its batches that are already trained on;
+            None outside a fit.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class SampleLoader(DataLoader[Any]):
         pin_memory: bool = False,
         persistent_workers: bool = False,
         skipped: dict[str, int] | None = None,
-        finished: Callable[[], int] = int,
+        progress: Callable[[], tuple[int, int] | None] = lambda: None,
     ) -> None:
         super().__init__(
             dataset,
@@ -148,7 +149,7 @@ class SampleLoader(DataLoader[Any]):
             generator=torch.Generator(),
         )
         self.skipped = {} if skipped is None else skipped
-        self.finished = finished
+        self.progress = progress
         self._resumed_from: dict[str, Any] | None = None
 
     @property
@@ -167,9 +168,13 @@ class SampleLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator, so that nothing starts before the first batch is asked for: Lightning creates
-        # the first iterator of a run before it sets the sampler's epoch.
-        passed = self._position()
+        # the first iterator of a run before it has restored all counters.
+        epoch, passed = self._position()
         if isinstance(self.sampler, TrainingSampler):
+            if epoch is not None:
+                # Lightning sets an epoch itself, but counts one too many after resuming from an
+                # epoch's end with max_steps.
+                self.sampler.set_epoch(epoch)
             self.sampler.start_batch, passed = passed, 0
         handed_out, skips = False, 0
         for fetched in super().__iter__():
@@ -186,18 +191,21 @@ class SampleLoader(DataLoader[Any]):
         if skips and not handed_out:
             raise EmptySplitError(self.split, f"readable files ({skips} skipped)")
 
-    def _position(self) -> int:
-        """Batches to leave out of this iteration: those of a resumed epoch, once."""
+    def _position(self) -> tuple[int | None, int]:
+        """Epoch of the running fit; batches to leave out of it, once after a resume."""
+        progress = self.progress()
         saved, self._resumed_from = self._resumed_from, None
-        if saved is None:
-            return 0
-        position = self.finished()
+        if progress is None:
+            return None, 0
+        epoch, finished = progress
+        if saved is None or not finished:
+            return epoch, 0
         now = self.state_dict()
         for name, value in saved.items():
-            if position and now.get(name) != value:
+            if now.get(name) != value:
                 raise ArgumentError(
                     f"data ({name})",
                     f"be as in the checkpoint ({value}) to resume within an epoch",
                     now.get(name),
                 )
-        return position
+        return epoch, finished
