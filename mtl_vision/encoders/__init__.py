@@ -1,0 +1,6 @@
+"""Encoders: images in, shared features out."""
+
+from mtl_vision.encoders.base import Encoder, EncoderFactory
+from mtl_vision.encoders.timm import PretrainedWeightsError, TimmEncoder, build_encoder
+
+__all__ = ["Encoder", "EncoderFactory", "PretrainedWeightsError", "TimmEncoder", "build_encoder"]
