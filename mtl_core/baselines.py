@@ -39,8 +39,8 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a run's config that determine its single-task references.
 
     These are the tasks, the data, the model (network, optimiser, scheduler), and the length and
-    precision of training. Callbacks (so the balancer), loggers, folders, devices and loader processes
-    are left out, and so is the seed: references are means over the seeds they were recorded for.
+    precision of training. Callbacks (so the balancer), loggers, folders, devices and loader
+    processes are left out, and so is the seed: references are means over the recorded seeds.
 
     Args:
         config: parsed config of ``fit``, as plain data.
@@ -60,7 +60,7 @@ def plan(config: Mapping[str, Any]) -> dict[str, Any]:
 def plan_hash(config: Mapping[str, Any]) -> str:
     """First 12 hexadecimal digits of the SHA-256 of `plan`, whatever the order of its keys.
 
-    >>> plan_hash({"tasks": {"a": 1}}) == plan_hash({"tasks": {"a": 1}, "trainer": {"logger": True}})
+    >>> plan_hash({"tasks": {}}) == plan_hash({"tasks": {}, "trainer": {"logger": True}})
     True
     """
     text = json.dumps(plan(config), sort_keys=True, default=str)
@@ -107,7 +107,22 @@ class References:
         if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
             raise ArgumentError(f"references file {path}", "hold a block 'tasks'", content)
         scores = content["tasks"]
-        return cls(dict.fromkeys(("val", "test"), scores), content.get("protocol", ""))
+        return cls({"val": scores, "test": scores}, content.get("protocol", ""))
+
+    def check(self, tasks: Mapping[str, Task]) -> None:
+        """Refuse to be compared with these tasks where that would mean nothing.
+
+        Raises:
+            MissingTaskError: a task has no reference in a split that has references.
+            MixedProtocolError: tasks and references follow different protocols.
+        """
+        for split, held in self.scores.items():
+            for name in tasks:
+                if name not in held:
+                    raise MissingTaskError(name, held, f"the single-task references ({split})")
+        protocol = protocol_of(tasks)
+        if protocol != self.protocol:
+            raise MixedProtocolError({"this run": protocol, "the references": self.protocol})
 
     def gains(
         self, scores: Mapping[str, Mapping[str, float]], split: str, tasks: Mapping[str, Task]
@@ -120,8 +135,8 @@ class References:
             tasks: records by name; every one needs a reference.
 
         Returns:
-            Gain by task. Empty where this split has no references at all, or where a task of this run
-            has no value (none of its labels in the split).
+            Gain by task. Empty where this split has no references at all, or where a task of
+            this run has no value (none of its labels in the split).
 
         Raises:
             MissingTaskError: a task has no reference.
@@ -130,9 +145,6 @@ class References:
         held = self.scores.get(split)
         if not held:
             return {}
-        for name in tasks:
-            if name not in held:
-                raise MissingTaskError(name, held, "the single-task references")
         primary = {name: task.primary for name, task in tasks.items()}
         if any(primary[name] not in scores.get(name, {}) for name in tasks):
             return {}

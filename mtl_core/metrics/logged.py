@@ -18,7 +18,7 @@ def logged_scores(
         tasks: records by name.
 
     Returns:
-        Value by task and then by ``METRIC`` or ``GROUP/METRIC``; tasks without any value are absent.
+        Value by task and then by ``METRIC`` or ``GROUP/METRIC``; tasks without values are absent.
 
     >>> from mtl_core.tasks import Regression
     >>> logged_scores({"val/age/rmse": 2.0, "val/loss": 1.0}, "val", {"age": Regression()})
