@@ -1,8 +1,9 @@
 """The callback beneath every balancing method: it answers the module's backward.
 
-Automatic optimisation stays on. The training step returns the plain sum of the losses, so accumulation,
-clipping, mixed precision and schedulers see nothing unusual; `Balancer` replaces ``backward`` of the
-module, reads from the graph what the trainer multiplied on, and works on the separate losses.
+Automatic optimisation stays on. The training step returns the plain sum of the losses, so
+accumulation, clipping, mixed precision and schedulers see nothing unusual; `Balancer` replaces
+``backward`` of the module, reads from the graph what the trainer multiplied on, and works on the
+separate losses.
 """
 
 import copy
@@ -28,8 +29,8 @@ from mtl_core.nn.network import MultiTaskNetwork
 class Balanceable(Protocol):
     """What a LightningModule offers to be balanced; `MultiTaskModule` does.
 
-    ``task_losses`` is set by ``training_step`` and taken by ``backward``; with ``wants_cut`` the step
-    computes them on cut copies of the features.
+    ``task_losses`` is set by ``training_step`` and taken by ``backward``; with ``wants_cut`` the
+    step computes them on cut copies of the features.
     """
 
     network: MultiTaskNetwork
@@ -41,16 +42,16 @@ class Balanceable(Protocol):
 class Balancer(L.Callback, ABC):
     """Base of all methods: when to act, what is present, what is kept. Exactly one per fit.
 
-    Under gradient accumulation a method acts once per window. Under several processes losses and gradients
-    are averaged over all labels before the method sees them, so that n processes equal one. State is kept by
-    entry, saved with the checkpoint, and never enters the model's state dict.
+    Under gradient accumulation a method acts once per window. Under several processes losses and
+    gradients are averaged over all labels before the method sees them, so that n processes equal
+    one. State is kept by entry, saved with the checkpoint, and never enters the model's state dict.
 
     Args:
         seed: of the method's own random numbers, which are a function of it and the update's index.
     """
 
     by_hand: ClassVar[bool] = False
-    """Whether gradients are averaged over ranks here instead of by DistributedDataParallel's hooks."""
+    """Whether gradients are averaged over ranks here instead of by DDP's hooks."""
     wants_cut: ClassVar[bool] = False
     """Whether losses are to be computed on cut copies of the features."""
 
@@ -70,10 +71,14 @@ class Balancer(L.Callback, ABC):
 
     @abstractmethod
     def collect(
-        self, module: Balanceable, step: TaskLosses, scaled: Tensor, means: dict[str, float],
+        self,
+        module: Balanceable,
+        step: TaskLosses,
+        scaled: Tensor,
+        means: dict[str, float],
         shares: dict[str, float],
     ) -> None:
-        """Take in one micro-batch: its losses, their means over ranks, and this rank's shares in them."""
+        """Take in one micro-batch: its losses, their means over ranks, this rank's shares."""
 
     @abstractmethod
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
@@ -103,7 +108,7 @@ class Balancer(L.Callback, ABC):
         """Check the set-up and take over the module's backward."""
         if stage != "fit":
             return
-        module = self._check(trainer, pl_module)
+        module = self.check(trainer, pl_module)
         self._trainer = trainer
         self.entries = module.entries
         self.index, self._window, self._before = 0, {}, None
@@ -114,14 +119,16 @@ class Balancer(L.Callback, ABC):
             state, self._pending = self._pending, None
             self.load_state_dict(state)
 
-    def _check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
+    def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
+        """Refuse set-ups in which the method would be wrong."""
         name = type(self).__name__
         if not isinstance(module, Balanceable):
             raise BalancerError(
-                f"{name} needs a module that registers separate task losses (MultiTaskModule does), "
-                f"found {type(module).__name__}."
+                f"{name} needs a module that registers separate task losses (MultiTaskModule "
+                f"does), found {type(module).__name__}."
             )
-        balancers = [type(c).__name__ for c in trainer.callbacks if isinstance(c, Balancer)]  # type: ignore[attr-defined]
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set elsewhere
+        balancers = [type(c).__name__ for c in callbacks if isinstance(c, Balancer)]
         if len(balancers) > 1:
             raise BalancerError(f"a fit takes exactly one balancer, found {', '.join(balancers)}.")
         if type(module).backward is not L.LightningModule.backward:
@@ -131,8 +138,8 @@ class Balancer(L.Callback, ABC):
         if self.by_hand and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             raise BalancerError(
                 f"{name} works on gradients of whole parameters, which "
-                f"{type(trainer.strategy).__name__} does not offer. Use one device, strategy: ddp, or a "
-                "method that only weighs losses."
+                f"{type(trainer.strategy).__name__} does not offer. Use one device, strategy: ddp, "
+                "or a method that only weighs losses."
             )
         return module
 
@@ -169,7 +176,9 @@ class Balancer(L.Callback, ABC):
         assert isinstance(pl_module, Balanceable)
         step, pl_module.task_losses = pl_module.task_losses, None
         if step is None:
-            raise BalancerError("backward was called without a training step that registers task losses.")
+            raise BalancerError(
+                "backward was called without a training step that registers task losses."
+            )
         means, shares = share_labels(step, self.entries, loss.device)
         for entry, value in means.items():
             self._window.setdefault(entry, []).append(value)
@@ -178,7 +187,9 @@ class Balancer(L.Callback, ABC):
             return
         window, self._window = self._window, {}
         present = [e for e in self.entries if e in window]
-        losses = torch.tensor([sum(window[e]) / len(window[e]) for e in present], dtype=torch.float64)
+        losses = torch.tensor(
+            [sum(window[e]) / len(window[e]) for e in present], dtype=torch.float64
+        )
         self._remember()
         self.weights = dict.fromkeys(self.entries, float("nan"))
         self.report = {}
@@ -211,7 +222,12 @@ class Balancer(L.Callback, ABC):
             self._before = (self.loss_scale(), state)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Undo the state's advance if the optimiser step was dropped, and log the weights."""
         if self._before is not None:
@@ -219,7 +235,8 @@ class Balancer(L.Callback, ABC):
             if self.loss_scale() < scale:
                 self.index = state["index"]
                 self.load_method_state(state["method"])
-        if self._boundary and self.weights and self.index % trainer.log_every_n_steps == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
+        if self._boundary and self.weights and self.index % every == 0:
             values = {f"balance/weight/{e}": w for e, w in self.weights.items() if w == w}
             values |= {f"balance/{key}": value for key, value in self.report.items()}
             pl_module.log_dict(values, on_step=True, on_epoch=False)

@@ -8,7 +8,7 @@ from mtl_core.balancing.losses import Step
 
 
 class Equal(LossBalancer):
-    """Weight one for every task, the baseline that tuned methods have to beat (Xin et al., NeurIPS 2022).
+    """Weight one for every task, the baseline to beat (Xin et al., NeurIPS 2022).
 
     Training with it equals training without a balancer, except that labels spread unevenly over
     processes are averaged exactly. Static weights of the tasks (`Task.weight`) apply before.

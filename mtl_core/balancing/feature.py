@@ -1,8 +1,9 @@
-"""Methods that work on gradients of the features: one walk of the trunk, whatever the number of tasks."""
+"""Methods that work on gradients of the features: one walk of the trunk for all tasks."""
 
 from abc import abstractmethod
 from typing import NamedTuple
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -23,8 +24,9 @@ class Merged(NamedTuple):
 class FeatureBalancer(Balancer):
     """Turns T gradients of the features into one, which walks the trunk once.
 
-    The features of different micro-batches are different variables, so a method acts on every micro-batch
-    of an accumulation window by itself. Needs a network whose decoders meet only in the features.
+    The features of different micro-batches are different variables, so a method acts on every
+    micro-batch of an accumulation window by itself. Needs a network whose decoders meet only in the
+    features.
 
     Args:
         weight_decoders: multiply every decoder's gradient by its task's weight too.
@@ -43,8 +45,8 @@ class FeatureBalancer(Balancer):
         """Merge the tasks' gradients of the features.
 
         Args:
-            rows: (T, m) float32 unscaled gradients of this rank's features, m being samples times feature
-                size; `inner` gives their products over all ranks.
+            rows: (T, m) float32 unscaled gradients of this rank's features, m being samples times
+                feature size; `inner` gives their products over all ranks.
             losses: (T,) float64, over all ranks.
             step: the update.
         """
@@ -56,14 +58,15 @@ class FeatureBalancer(Balancer):
             total = sum_over_ranks(total.to(rows.device)).cpu() / world_size() ** 2
         return total
 
-    def setup(self, trainer, pl_module, stage) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        """Refuse networks without a border."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not pl_module.network.independent_decoders():
+    def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
+        """Refuse networks without a border too."""
+        checked = super().check(trainer, module)
+        if not checked.network.independent_decoders():
             raise BalancerError(
                 f"{type(self).__name__} works at the border between encoder and decoders, which "
-                f"{type(pl_module.network).__name__} does not have."
+                f"{type(checked.network).__name__} does not have."
             )
+        return checked
 
     def collect(
         self,
@@ -79,8 +82,8 @@ class FeatureBalancer(Balancer):
         shared = network.shared_parameters()
         if not shared:
             raise BalancerError(
-                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} has none "
-                "that are trainable."
+                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} "
+                "has none that are trainable."
             )
         factors, aux_factor = step.factors(scaled)
         share = torch.tensor([shares[e] for e in step.losses], dtype=factors.dtype)
@@ -88,9 +91,10 @@ class FeatureBalancer(Balancer):
         border = step.features.tensors()
         present = [e for e in self.entries if e in means]
         scale = self.loss_scale()
-        rows = torch.stack(
-            [_flat(border, at_cut.get(e, [None] * len(border))) for e in present]
-        ) / scale
+        rows = (
+            torch.stack([_flat(border, at_cut.get(e, [None] * len(border))) for e in present])
+            / scale
+        )
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
         # Every rank has to reach the same verdict, since all of them take part in what follows.
         broken = sum_over_ranks((~torch.isfinite(rows.sum(1))).float())
@@ -100,7 +104,9 @@ class FeatureBalancer(Balancer):
             merged = Merged(torch.full_like(rows[0], float("nan")))
         else:
             bad = [e for e, b in zip(present, broken.tolist(), strict=True) if b]
-            raise NonFiniteLossError({f"gradient of {e}": float("nan") for e in bad}, self.index, [])
+            raise NonFiniteLossError(
+                {f"gradient of {e}": float("nan") for e in bad}, self.index, []
+            )
         weights = dict.fromkeys(present, 1.0)
         if merged.weights is not None:
             weights = dict(zip(present, merged.weights.tolist(), strict=True))
@@ -115,12 +121,11 @@ class FeatureBalancer(Balancer):
         outgoing: list[Tensor | None] = [
             part.view(b.shape).to(b.dtype) for part, b in zip(parts, border, strict=True)
         ]
-        auxiliary = step.aux is not None and step.aux.requires_grad
-        accumulate(shared, trunk_gradient(border, outgoing, shared, retain_graph=auxiliary))
-        if auxiliary:
-            found = torch.autograd.grad(
-                step.aux, shared, grad_outputs=aux_factor, allow_unused=True  # type: ignore[arg-type]
-            )
+        aux = step.aux if step.aux is not None and step.aux.requires_grad else None
+        gradients = trunk_gradient(border, outgoing, shared, retain_graph=aux is not None)
+        accumulate(shared, gradients)
+        if aux is not None:
+            found = torch.autograd.grad(aux, shared, grad_outputs=aux_factor, allow_unused=True)
             accumulate(shared, found)
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:

@@ -14,8 +14,8 @@ def graddrop(jacobian: Tensor, draws: Tensor, leak: Tensor) -> Tensor:
     r"""Keep one sign per column, drawn by its purity.
 
     The purity of a column is :math:`P = \tfrac12 (1 + \sum_t v_t / \sum_t |v_t|)`; with
-    :math:`U \sim \mathcal U(0, 1)` positive entries stay where :math:`P > U`, negative ones elsewhere
-    (Chen et al., NeurIPS 2020, eq. 1 and algorithm 1). Its mean over the draws is
+    :math:`U \sim \mathcal U(0, 1)` positive entries stay where :math:`P > U`, negative ones
+    elsewhere (Chen et al., NeurIPS 2020, eq. 1 and algorithm 1). Its mean over the draws is
     :math:`P \sum_{v>0} v + (1-P) \sum_{v<0} v`. A column of zeros gives zero.
 
     Args:
@@ -37,12 +37,13 @@ def graddrop(jacobian: Tensor, draws: Tensor, leak: Tensor) -> Tensor:
 class GradDrop(JacobianBalancer):
     """Drops, element by element, all gradients of one sign (Chen et al., NeurIPS 2020).
 
-    Works on the gradients of the shared parameters. The authors' code masks gradients of the features
-    instead, times the sign of the feature; the rule per element is the same. Where all tasks agree in sign
-    nothing is dropped.
+    Works on the gradients of the shared parameters. The authors' code masks gradients of the
+    features instead, times the sign of the feature; the rule per element is the same. Where all
+    tasks agree in sign nothing is dropped.
 
     Args:
-        leak: share of a task's gradient that is never dropped, by task, in [0, 1]; absent tasks have 0.
+        leak: share of a task's gradient that is never dropped, by task, in [0, 1]; absent tasks
+            have 0.
         seed: of the draws.
     """
 

@@ -14,7 +14,8 @@ from mtl_core.metrics.conflict import summary
 class GradientBalancer(RowBalancer):
     """Turns the T×T Gramian of the rows into T weights.
 
-    The method never sees a model: its mathematics is a function of a small float64 matrix, tested as such.
+    The method never sees a model: its mathematics is a function of a small float64 matrix, tested
+    as such.
     """
 
     @abstractmethod
@@ -22,8 +23,8 @@ class GradientBalancer(RowBalancer):
         """Weights (T,) of the rows.
 
         Args:
-            gramian: (T, T) float64 on the CPU, of unscaled gradients, finite. Rows of zeros (a task without
-                gradient) were removed: every diagonal entry is positive.
+            gramian: (T, T) float64 on the CPU, of unscaled gradients, finite. Rows of zeros (a task
+                without gradient) were removed: every diagonal entry is positive.
             losses: (T,) float64.
             step: the update; its entries are those of the Gramian.
         """

@@ -1,4 +1,4 @@
-"""Methods that need the rows themselves: element-wise rules, and state of the size of the parameters."""
+"""Methods that need the rows themselves: element-wise rules, state of the parameters' size."""
 
 from abc import abstractmethod
 

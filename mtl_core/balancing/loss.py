@@ -12,8 +12,9 @@ from mtl_core.balancing.losses import Step, TaskLosses
 class LossBalancer(Balancer):
     """Turns T losses into T weights; the weights reach the decoders too.
 
-    A method writes `weigh`, and `advance` where it learns. Weights are applied to every micro-batch of a
-    window with the state of its beginning; the state advances once, on the window's mean losses.
+    A method writes `weigh`, and `advance` where it learns. Weights are applied to every micro-batch
+    of a window with the state of its beginning; the state advances once, on the window's mean
+    losses.
     """
 
     @abstractmethod
@@ -24,7 +25,7 @@ class LossBalancer(Balancer):
         """Advance the state after a window. Default: stateless."""
 
     def penalty(self, losses: TaskLosses) -> Tensor | None:
-        """A further differentiable scalar added to the weighted sum, outside of the weights. Default: none."""
+        """A further differentiable scalar, added outside of the weights. Default: none."""
         return None
 
     def collect(

@@ -14,24 +14,24 @@ from mtl_core.types import TaskName
 class TaskLosses:
     """The separate scalar losses of one forward pass.
 
-    They are never differentiated through `vector`: indexing a stacked tensor would walk every decoder for
-    every task. The vector only exists so that the factor which Lightning multiplies on (accumulation, loss
-    scale) can be read off the graph.
+    They are never differentiated through `vector`: indexing a stacked tensor would walk every
+    decoder for every task. The vector only exists so that the factor which Lightning multiplies on
+    (accumulation, loss scale) can be read off the graph.
 
     Args:
-        losses: scalar loss by entry, in the module's order; entries without labels are absent. An entry is
-            a task, or ``task/group`` for tasks with groups.
+        losses: scalar loss by entry, in the module's order; entries without labels are absent. An
+            entry is a task, or ``task/group`` for tasks with groups.
         owner: task of every entry.
         values: the same losses on the host.
         counts: labelled elements behind every loss, on the host.
         vector: (T,) the stacked losses, whose sum (plus `aux`) was returned to the trainer.
         aux: scalar outside of balancing (router load and the like), or None.
-        idle: zero with a graph to the predictions of absent tasks, so that DistributedDataParallel sees
-            every parameter; None on one process.
+        idle: zero with a graph to the predictions of absent tasks, so that DistributedDataParallel
+            sees every parameter; None on one process.
         features: the encoder's output, or None for a network without a border.
         cut: each task's copies of it, with gradients wanted; empty unless asked for.
-        recompute: re-evaluates the same batch at the current parameters, for methods that look at moved
-            weights. Its result is a fresh `TaskLosses`.
+        recompute: re-evaluates the same batch at the current parameters, for methods that look at
+            moved weights. Its result is a fresh `TaskLosses`.
     """
 
     losses: dict[str, Tensor]
@@ -67,7 +67,8 @@ class Step:
 
     Args:
         entries: names of the entries present, T of them; all tensors are in this order.
-        present: (T,) int64 positions of these entries among all entries of the run, for state by entry.
+        present: (T,) int64 positions of these entries among all entries of the run, for state by
+            entry.
         index: number of updates before this one.
         epoch: current epoch.
         generator: CPU generator, equal on all ranks and seeded anew for every update.

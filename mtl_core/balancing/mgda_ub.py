@@ -12,18 +12,19 @@ from mtl_core.balancing.solvers import min_norm_point
 
 
 class MGDAUB(FeatureBalancer):
-    r"""Minimum-norm combination of the gradients of the features (Sener and Koltun, NeurIPS 2018, sec. 3.3).
+    r"""Minimum-norm combination of the gradients of the features.
 
-    The norm of the combined feature gradient bounds the norm of the combined parameter gradient, so the
-    trunk is walked once instead of T times. Gradients are compared over samples times features; LibMTL's
-    ``rep_grad`` sums over samples first, which is another quantity. Weights lie on the simplex and reach the
-    decoders, as published.
+    Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, sec. 3.3:
+    the norm of the combined feature gradient bounds the norm of the combined parameter gradient, so
+    the trunk is walked once instead of T times. Gradients are compared over samples times features;
+    LibMTL's ``rep_grad`` sums over samples first, which is another quantity. Weights lie on the
+    simplex and reach the decoders, as published.
 
     Args:
-        scale: ``sum`` multiplies the weights by T, so that the step agrees with the plain sum of the losses
-            where all tasks agree; ``paper`` leaves them.
-        normalise: compare gradients of unit length (``l2``), the paper's remedy against its bias to tasks
-            with small gradients, or as they are (``none``).
+        scale: ``sum`` multiplies the weights by T, so that the step agrees with the plain sum of
+            the losses where all tasks agree; ``paper`` leaves them.
+        normalise: compare gradients of unit length (``l2``), the paper's remedy against its bias to
+            tasks with small gradients, or as they are (``none``).
         weight_decoders: multiply decoder gradients by the weights.
         seed: unused; every balancer has one.
     """

@@ -16,7 +16,8 @@ def pcgrad_weights(gramian: Tensor, orders: Tensor) -> Tensor:
 
     Args:
         gramian: (T, T) with a positive diagonal.
-        orders: (T, T) int64, row i the order in which task i visits all tasks (itself is passed over).
+        orders: (T, T) int64, row i the order in which task i visits all tasks (itself is passed
+            over).
 
     Returns:
         (T,) column sums of the coefficients, in the Gramian's type; their consensus gain is T.
@@ -34,9 +35,10 @@ def pcgrad_weights(gramian: Tensor, orders: Tensor) -> Tensor:
 class PCGrad(GradientBalancer):
     """Projects each task's gradient off the ones it conflicts with, in random order, and adds up.
 
-    Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020. Equals the plain sum where no pair
-    conflicts. No task gets worse to first order for two tasks; for more, that is not guaranteed. Decoders
-    are not weighted, as published. Degree one in the scale of the gradients, any scale.
+    Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020. Equals the plain sum where
+    no pair conflicts. No task gets worse to first order for two tasks; for more, that is not
+    guaranteed. Decoders are not weighted, as published. Degree one in the scale of the gradients,
+    any scale.
 
     Args:
         weight_decoders: multiply decoder gradients by the weights too.

@@ -30,12 +30,16 @@ def mean_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if size == 1 or not parameters:
         return
     device = parameters[0].device
-    known = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=device)
+    known = torch.tensor(
+        [p.grad is not None for p in parameters], dtype=torch.float32, device=device
+    )
     reached = sum_over_ranks(known).tolist()
     active = [p for p, n in zip(parameters, reached, strict=True) if n]
     for dtype in dict.fromkeys(p.dtype for p in active):
         group = [p for p in active if p.dtype == dtype]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group]
+        )
         sum_over_ranks(flat).div_(size)
         parts = flat.split([p.numel() for p in group])
         for parameter, part in zip(group, parts, strict=True):
@@ -47,11 +51,13 @@ def share_labels(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Mean loss of every entry over all labels of all ranks, and this rank's share in it.
 
-    With the share as factor on the local loss, the plain mean over ranks of any gradient is the gradient of
-    the mean over all labels: two processes equal one, also where labels are spread unevenly.
+    With the share as factor on the local loss, the plain mean over ranks of any gradient is the
+    gradient of the mean over all labels: two processes equal one, also where labels are spread
+    unevenly.
 
     Returns:
-        Losses of the entries present on any rank, in the order of `entries`; and the factor by entry.
+        Losses of the entries present on any rank, in the order of `entries`; and the factor by
+        entry.
     """
     size = world_size()
     if size == 1:

@@ -1,7 +1,8 @@
-"""Per-task gradients of shared parameters: the rows of the Jacobian, and what is computed from them.
+"""Per-task gradients of shared parameters: the rows of the Jacobian.
 
-Cost, with forward F, heads H and trunk backward B: rows kept and combined cost F + H + T·B, the floor for
-exact methods, because every decoder is walked once and the combination needs no further backward.
+Cost, with forward F, heads H and trunk backward B: rows kept and combined cost F + H + T·B, the
+floor for exact methods, because every decoder is walked once and the combination needs no further
+backward.
 """
 
 from collections.abc import Sequence
@@ -112,7 +113,8 @@ def decoder_pass(
         network: whose decoders these are.
 
     Returns:
-        Gradients at the task's copy of the features by entry, and of the task's own parameters by entry.
+        Gradients at the task's copy of the features by entry, and of the task's own parameters by
+        entry.
     """
     rounds: list[list[str]] = []
     seen: dict[str, int] = {}
@@ -127,8 +129,9 @@ def decoder_pass(
     own: dict[str, list[Tensor | None]] = {}
     for turn, members in enumerate(rounds):
         borders = [step.cut[step.owner[e]].tensors() for e in members]
-        heads = [list(network.task_parameters(step.owner[e])) for e in members]
-        wanted = [t for part in (*borders, *heads) for t in part]
+        heads = [network.task_parameters(step.owner[e]) for e in members]
+        wanted: list[Tensor] = [t for part in borders for t in part]
+        wanted += [p for part in heads for p in part]
         found = torch.autograd.grad(
             [step.losses[e] for e in members],
             wanted,
@@ -136,7 +139,7 @@ def decoder_pass(
             retain_graph=turn < len(rounds) - 1,
             allow_unused=True,
         )
-        sizes = [len(part) for part in (*borders, *heads)]
+        sizes = [len(part) for part in borders] + [len(part) for part in heads]
         parts = _split_list(found, sizes)
         for i, entry in enumerate(members):
             at_cut[entry] = parts[i]
@@ -159,7 +162,7 @@ def trunk_gradient(
     *,
     retain_graph: bool,
 ) -> list[Tensor | None]:
-    """Gradient of the shared parameters from gradients at the border; None where it does not depend."""
+    """Gradient of the shared parameters from gradients at the border; None where unreached."""
     reached = [
         (f, g)
         for f, g in zip(features, gradients, strict=True)
@@ -190,8 +193,9 @@ def add_rows(
 
     Args:
         buffer: rows in the order of `index`.
-        step: the micro-batch's losses. With a cut, every decoder is walked once and the trunk once a task;
-            without (interacting decoders, task-conditioned encoders) each loss is differentiated by itself.
+        step: the micro-batch's losses. With a cut, every decoder is walked once and the trunk once
+            a task; without (interacting decoders, task-conditioned encoders) each loss is
+            differentiated by itself.
         scaled: the trainer's multiple of the summed loss.
         network: whose parameters these are.
         index: row of every entry.
@@ -217,14 +221,14 @@ def add_rows(
         at_cut, own = decoder_pass(step, factors, network)
         border = step.features.tensors()
         for i, entry in enumerate(entries):
-            accumulate(list(network.task_parameters(step.owner[entry])), own[entry])
+            accumulate(network.task_parameters(step.owner[entry]), own[entry])
             last = i == len(entries) - 1
             buffer.add(
                 index[entry], trunk_gradient(border, at_cut[entry], shared, retain_graph=not last)
             )
         return
     for i, entry in enumerate(entries):
-        others = list(network.task_parameters(step.owner[entry]))
+        others = network.task_parameters(step.owner[entry])
         found = torch.autograd.grad(
             step.losses[entry],
             [*shared, *others],

@@ -13,10 +13,11 @@ from mtl_core.errors import ArgumentError, BalancerError, NonFiniteLossError
 
 
 class RowBalancer(Balancer):
-    """Collects rows over a window, averages them over ranks once, and writes what the method makes of them.
+    """Collects rows over a window, averages them over ranks once, and writes the method's answer.
 
-    Rows of all micro-batches are added before the method acts, so a window equals one large batch up to
-    batch statistics. Decoders keep their own, unweighted gradients unless `weight_decoders` says otherwise.
+    Rows of all micro-batches are added before the method acts, so a window equals one large batch
+    up to batch statistics. Decoders keep their own, unweighted gradients unless `weight_decoders`
+    says otherwise.
 
     Args:
         weight_decoders: multiply every decoder's gradient by its task's weight too.
@@ -33,7 +34,7 @@ class RowBalancer(Balancer):
 
     @abstractmethod
     def update(self, rows: Tensor, losses: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Direction (n,) for the shared parameters, and the weights (T,) behind it where there are such.
+        """Direction (n,) for the shared parameters, and the weights (T,) behind it if any.
 
         Args:
             rows: (T, n) float32 finite gradients, times the loss scale.
@@ -48,8 +49,9 @@ class RowBalancer(Balancer):
     def _rows(self, network: nn.Module, shared: list[nn.Parameter]) -> RowBuffer:
         if not shared:
             raise BalancerError(
-                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} has none "
-                "that are trainable. Unfreeze the encoder or use a method that weighs losses."
+                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} "
+                "has none that are trainable. Unfreeze the encoder, or use a method that weighs "
+                "losses."
             )
         same = self._buffer is not None and [id(p) for p in shared] == [
             id(p) for p in self._buffer.parameters
@@ -99,7 +101,9 @@ class RowBalancer(Balancer):
             direction = torch.full_like(buffer.aux, float("nan"))
         else:
             bad = [e for e, ok in zip(step.entries, finite, strict=True) if not ok]
-            raise NonFiniteLossError({f"gradient of {e}": float("nan") for e in bad}, self.index, [])
+            raise NonFiniteLossError(
+                {f"gradient of {e}": float("nan") for e in bad}, self.index, []
+            )
         buffer.write(direction)
         buffer.reset()
 

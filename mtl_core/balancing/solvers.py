@@ -1,13 +1,14 @@
-"""Small solvers on T×T matrices, in float64 on the CPU. T is the number of tasks, so exactness is cheap."""
+"""Small solvers on T×T matrices, in float64 on the CPU: for so few tasks exactness is cheap."""
 
 import torch
 from torch import Tensor
 
 
 def nonnegative_quadratic(matrix: Tensor, linear: Tensor, *, tolerance: float = 1e-12) -> Tensor:
-    r"""Minimise :math:`\tfrac12 v^\top A v - b^\top v` over :math:`v \ge 0` by a finite active-set method.
+    r"""Minimise :math:`\tfrac12 v^\top A v - b^\top v` over :math:`v \ge 0`.
 
-    Lawson and Hanson's non-negative least squares (1974, chapter 23) in normal-equation form.
+    A finite active-set method: Lawson and Hanson's non-negative least squares (1974, chapter 23) in
+    normal-equation form.
 
     Args:
         matrix: :math:`A`, (T, T) symmetric positive semi-definite.
@@ -30,14 +31,16 @@ def nonnegative_quadratic(matrix: Tensor, linear: Tensor, *, tolerance: float = 
         while True:
             block = matrix[passive][:, passive]
             trial = torch.zeros_like(solution)
-            trial[passive] = torch.linalg.lstsq(block, linear[passive, None], driver="gelsd").solution[
-                :, 0
-            ]
+            trial[passive] = torch.linalg.lstsq(
+                block, linear[passive, None], driver="gelsd"
+            ).solution[:, 0]
             if bool((trial[passive] > 0).all()):
                 solution = trial
                 break
             falling = passive & (trial <= 0)
-            step = (solution[falling] / (solution[falling] - trial[falling]).clamp_min(1e-300)).min()
+            step = (
+                solution[falling] / (solution[falling] - trial[falling]).clamp_min(1e-300)
+            ).min()
             solution = solution + step * (trial - solution)
             passive &= solution > 1e-14 * float(solution.max().clamp_min(1e-300))
             solution = torch.where(passive, solution, torch.zeros_like(solution))
@@ -47,12 +50,13 @@ def nonnegative_quadratic(matrix: Tensor, linear: Tensor, *, tolerance: float = 
 
 
 def min_norm_point(gramian: Tensor) -> Tensor:
-    r"""Weights of the shortest vector in the convex hull of the rows: :math:`\min_{w \in \Delta} w^\top G w`.
+    r"""Weights of the shortest vector in the convex hull of the rows.
 
-    With :math:`v = \arg\min_{v \ge 0} v^\top (\tilde G + \mathbf 1 \mathbf 1^\top) v - 2 \cdot \mathbf
-    1^\top v` and :math:`\tilde G = G \, T / \operatorname{tr} G`, the answer is :math:`w = v / \sum v`: along
-    any ray the value is :math:`q / (1 + q)`, monotone in :math:`q = w^\top \tilde G w`. Optimal where
-    :math:`(Gw)_t \ge w^\top G w` for all t, with equality where :math:`w_t > 0` (Désidéri 2012).
+    The problem is :math:`\min_{w \in \Delta} w^\top G w`. With :math:`v = \arg\min_{v \ge 0} v^\top
+    (\tilde G + \mathbf 1 \mathbf 1^\top) v - 2 \cdot \mathbf 1^\top v` and :math:`\tilde G = G \, T
+    / \operatorname{tr} G`, the answer is :math:`w = v / \sum v`: along any ray the value is
+    :math:`q / (1 + q)`, monotone in :math:`q = w^\top \tilde G w`. Optimal where :math:`(Gw)_t \ge
+    w^\top G w` for all t, with equality where :math:`w_t > 0` (Désidéri 2012).
 
     Args:
         gramian: (T, T) float64, with at least one positive diagonal entry.

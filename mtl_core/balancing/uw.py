@@ -11,13 +11,15 @@ from mtl_core.errors import ArgumentError
 
 
 class UW(LossBalancer):
-    r"""Homoscedastic uncertainty as learned weights (Kendall, Gal and Cipolla, CVPR 2018, eq. 7 and 10).
+    r"""Homoscedastic uncertainty as learned weights.
+
+    Kendall, Gal and Cipolla, CVPR 2018, eq. 7 and 10.
 
     With :math:`s_t = \log \sigma_t^2` the objective is
     :math:`\sum_t \tfrac12 e^{-s_t} \ell_t + \tfrac12 s_t`; its minimum over :math:`s_t` is at
-    :math:`s_t = \log \ell_t`. The factor one half is used for every task, as LibMTL and TorchJD do. The
-    :math:`s_t` are learned here by Adam without weight decay, outside the model's optimiser, so neither
-    its learning rate nor gradient clipping touches them. Absent tasks keep theirs.
+    :math:`s_t = \log \ell_t`. The factor one half is used for every task, as LibMTL and TorchJD do.
+    The :math:`s_t` are learned here by Adam without weight decay, outside the model's optimiser, so
+    neither its learning rate nor gradient clipping touches them. Absent tasks keep theirs.
 
     Args:
         lr: learning rate of the :math:`s_t`, positive.
@@ -46,7 +48,7 @@ class UW(LossBalancer):
         return 0.5 * torch.exp(-self.log_variance[step.present])
 
     def advance(self, losses: Tensor, step: Step) -> None:
-        """One Adam step (Kingma and Ba, 2015; 0.9, 0.999) on the entries present, each with its own count."""
+        """One Adam step (Kingma and Ba 2015; 0.9, 0.999) on the entries present, counted each."""
         at = step.present
         gradient = 0.5 - self.weigh(losses, step) * losses
         self._count[at] += 1

@@ -1,12 +1,14 @@
-"""The ordinary training regime: one network, several tasks, separate losses under automatic optimisation."""
+"""The ordinary training regime: separate losses under automatic optimisation."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch._functorch import config as functorch_config
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.data.batch import Batch, batch_size
@@ -23,20 +25,24 @@ NetworkFactory = Callable[[Mapping[TaskName, Task]], MultiTaskNetwork]
 class MultiTaskModule(L.LightningModule):
     """Trains any `MultiTaskNetwork` on any tasks.
 
-    ``training_step`` returns the plain sum of the task losses, an ordinary scalar; the separate losses wait
-    in `task_losses` for a balancer (`mtl_core.balancing`). Without one, weights are equal.
+    ``training_step`` returns the plain sum of the task losses, an ordinary scalar; the separate
+    losses wait in `task_losses` for a balancer (`mtl_core.balancing`). Without one, weights are
+    equal.
 
-    Logged: ``train/loss``, ``STAGE/TASK/loss``, ``STAGE/TASK/METRIC`` and ``STAGE/TASK/GROUP/METRIC`` for
+    Logged: ``train/loss``, ``STAGE/TASK/loss``, ``STAGE/TASK/METRIC`` and
+        ``STAGE/TASK/GROUP/METRIC`` for
     the stages train (losses only), val and test.
 
     Args:
         tasks: records by name; their order is the order of everything.
-        network: builds the network from the tasks. In YAML a network's ``class_path`` and ``init_args``.
+        network: builds the network from the tasks. In YAML a network's ``class_path`` and
+            ``init_args``.
         optimizer: builds the optimiser from the network's parameters. In YAML likewise.
         scheduler: builds a learning-rate scheduler from the optimiser; None keeps the rate.
         scheduler_interval: whether the scheduler steps every ``epoch`` or every ``step``.
         monitor: logged key that schedulers such as ReduceLROnPlateau follow.
-        compile: back end of `torch.compile` for the encoder and every decoder; empty leaves them eager.
+        compile: back end of `torch.compile` for the encoder and every decoder; empty leaves them
+            eager.
         on_unlabelled: what a training batch without any label does: ``raise``, or ``skip`` it.
     """
 
@@ -54,8 +60,11 @@ class MultiTaskModule(L.LightningModule):
     ) -> None:
         super().__init__()
         check_tasks(tasks)
-        # A no-op outside of LightningCLI, where it stores the plain config that rebuilds this module.
-        self.save_hyperparameters(ignore=["tasks", "network", "optimizer", "scheduler"])
+        # Under LightningCLI this stores the plain config that rebuilds the module; elsewhere the
+        # factories are live objects, which a checkpoint must not hold.
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:
+            self.remove_ignored_hparams(["tasks", "network", "optimizer", "scheduler"])
         self.tasks = dict(tasks)
         self.network = network(self.tasks)
         if not isinstance(self.network, MultiTaskNetwork):
@@ -73,6 +82,7 @@ class MultiTaskModule(L.LightningModule):
             stage: Scores(self.tasks, self._entries, metrics=stage != "train")
             for stage in ("train", "val", "test")
         }
+        self.compiled = bool(compile)
         if compile:
             for part in self.network.compiled_parts():
                 part.compile(backend=compile)
@@ -132,6 +142,13 @@ class MultiTaskModule(L.LightningModule):
             cut=out.cut,
         )
 
+    def _graphs(self) -> AbstractContextManager[None]:
+        """Where parts are compiled, keep buffers of the backward pass: balancers walk it per task."""
+        if not self.compiled:
+            return nullcontext()
+        patched: AbstractContextManager[None] = functorch_config.patch(donated_buffer=False)
+        return patched
+
     def _idle(self, out: Outputs, active: set[TaskName]) -> Tensor | None:
         if self._trainer is None or self.trainer.world_size == 1:
             return None
@@ -146,7 +163,8 @@ class MultiTaskModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Sum of the task losses, with the separate ones registered for the balancer."""
         self._check_batch(batch)
-        out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
+        with self._graphs():
+            out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
         step = self.compute_losses(batch, out, batch_idx)
         if not step.losses:
             if self.on_unlabelled == "raise":
@@ -156,9 +174,7 @@ class MultiTaskModule(L.LightningModule):
         self.task_losses = step
         total = step.total
         self.scores["train"].add_losses(step.values, step.counts)
-        self.log(
-            "loss", total.detach(), prog_bar=True, logger=False, batch_size=batch_size(batch)
-        )
+        self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=batch_size(batch))
         return total
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -204,9 +220,7 @@ class MultiTaskModule(L.LightningModule):
         """Log losses and metrics of the test."""
         self._finish("test")
 
-    def predict_step(
-        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Any]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Activated predictions at the input's size, with the samples' keys."""
         raw: Predictions = self.network(batch["inputs"], None, batch.get("tags"))
         predictions = {n: self.tasks[n].activate(p.float()) for n, p in raw.items()}

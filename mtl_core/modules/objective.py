@@ -77,11 +77,12 @@ def entry_losses(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Loss of every entry whose task has targets in the batch: the mean over its labelled elements.
 
-    Intermediate predictions are scored by the same targets and added. A task's static weight is applied.
+    Intermediate predictions are scored by the same targets and added. A task's static weight is
+    applied.
 
     Returns:
-        Scalar losses and scalar counts of labelled elements, float32 on the predictions' device. A count of
-        zero comes with a loss of exactly zero and a finite gradient.
+        Scalar losses and scalar counts of labelled elements, float32 on the predictions' device. A
+        count of zero comes with a loss of exactly zero and a finite gradient.
     """
     losses: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from mtl_core.data.batch import Batch
@@ -13,7 +12,7 @@ from mtl_core.tasks.base import Task
 from mtl_core.types import Predictions, TaskName
 
 
-class Scores(nn.Module):
+class Scores:
     """Losses and metrics of one stage (train, val, test).
 
     Nothing of it enters the state dict. A task without a single label in the stage has no values.
@@ -27,20 +26,23 @@ class Scores(nn.Module):
     def __init__(
         self, tasks: Mapping[TaskName, Task], entries: tuple[Entry, ...], *, metrics: bool = True
     ) -> None:
-        super().__init__()
         self.tasks = dict(tasks)
         self.entries = entries
-        self.losses = nn.ModuleList([MeanMetric(nan_strategy="disable") for _ in entries])
-        # Keyed by position: task names may be names that modules use themselves.
+        # Plain lists, moved by `to`: nothing of this is to be found in a module tree.
+        self.losses = [MeanMetric(nan_strategy="disable") for _ in entries]
         self.pairs: list[tuple[TaskName, int | None]] = []
-        collections: list[nn.Module] = []
+        self.metrics: list[MetricCollection] = []
         for name, task in self.tasks.items() if metrics else ():
             groups: list[int | None] = [None, *range(len(task.groups))]
             for group in groups:
                 self.pairs.append((name, group))
-                collections.append(MetricCollection(dict(task.metrics())))
-        self.metrics = nn.ModuleList(collections)
-        self.seen = nn.ModuleList([MeanMetric(nan_strategy="disable") for _ in self.pairs])
+                self.metrics.append(MetricCollection(dict(task.metrics())))
+        self.seen = [MeanMetric(nan_strategy="disable") for _ in self.pairs]
+
+    def to(self, device: torch.device) -> None:
+        """Bring all states to a device."""
+        for metric in (*self.losses, *self.metrics, *self.seen):
+            metric.to(device)
 
     def add_losses(self, values: Mapping[str, float], counts: Mapping[str, float]) -> None:
         """Add one batch's mean losses, weighted by the labels behind them."""
@@ -65,7 +67,6 @@ class Scores(nn.Module):
             if count < len(rows):
                 prediction, target, mask = prediction[rows], target[rows], mask[rows]
             collection = self.metrics[i]
-            assert isinstance(collection, MetricCollection)
             with torch.autocast(prediction.device.type, enabled=False):
                 task.update(collection, prediction.float(), target, mask)
             self.seen[i].update(1.0, count)
@@ -74,7 +75,8 @@ class Scores(nn.Module):
         """Values by ``task/metric``, ``task/group/metric`` and ``task/loss``, over all ranks."""
         values: dict[str, float] = {}
         with warnings.catch_warnings():
-            # A rank may hold no label of a task that others do; torchmetrics warns before it merges them.
+            # A rank may hold no label of a task that others do; torchmetrics warns before it merges
+            # them.
             warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric")
             for entry, metric in zip(self.entries, self.losses, strict=True):
                 loss = float(metric.compute())
@@ -86,16 +88,13 @@ class Scores(nn.Module):
                 if float(seen.compute()) != 1.0:
                     continue
                 label = name if group is None else f"{name}/{self.tasks[name].groups[group]}"
-                for key, value in _computed(collection).items():
+                for key, value in collection.compute().items():
                     values[f"{label}/{key}"] = float(value)
         return values
 
     def reset(self) -> None:
         """Start anew."""
-        for metric in (*self.losses, *self.metrics, *self.seen):
-            metric.reset()
-
-
-def _computed(collection: nn.Module) -> dict[str, Tensor]:
-    assert isinstance(collection, MetricCollection)
-    return dict(collection.compute())
+        for mean in (*self.losses, *self.seen):
+            mean.reset()
+        for collection in self.metrics:
+            collection.reset()

@@ -19,7 +19,8 @@ class Decoded(NamedTuple):
 class Decoder(nn.Module, ABC):
     """One task's decoder, built from what it gets and what it has to give.
 
-    A subclass adds keyword-only arguments with defaults; everything else comes from `info` and `task`.
+    A subclass adds keyword-only arguments with defaults; everything else comes from `info` and
+    `task`.
 
     Args:
         info: shapes of the features.

@@ -39,7 +39,8 @@ class Features:
         maps: feature maps (B, C_l, H_l, W_l), or vectors (B, D), in the order of `FeatureInfo`.
         size: height and width (H, W) of the inputs; (1, 1) for vectors.
         tokens: (B, N, D) sequence including class and prompt tokens, where the encoder has one.
-        aux: further scalar losses of the encoder by name, never balanced (router load and the like).
+        aux: further scalar losses of the encoder by name, never balanced (router load and the
+            like).
     """
 
     maps: list[Tensor]
@@ -52,11 +53,11 @@ class Features:
         return [*self.maps, *([] if self.tokens is None else [self.tokens])]
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Self:
-        """The same features holding other tensors, in the order of `tensors`; auxiliary losses stay out."""
+        """The same features holding other tensors, ordered as `tensors`; no auxiliary losses."""
         count = len(self.maps)
         tokens = None if self.tokens is None else tensors[count]
         return replace(self, maps=list(tensors[:count]), tokens=tokens, aux={})
 
     def cut(self) -> Self:
-        """Detached copies (views, no memory) that require gradients: one task's side of the border."""
+        """Detached views that require gradients: one task's side of the border."""
         return self.with_tensors([t.detach().requires_grad_() for t in self.tensors()])

@@ -36,16 +36,16 @@ class Outputs:
 class MultiTaskNetwork(nn.Module, ABC):
     """One network for several tasks: an encoder, and one decoder per task behind a border.
 
-    A plain module, usable, mergeable and exportable without Lightning. A subclass writes `encode` and
-    `decode`; one whose decoders exchange features, or whose encoder depends on the task, sets ``border``
-    to False and overrides `run`.
+    A plain module, usable, mergeable and exportable without Lightning. A subclass writes `encode`
+    and `decode`; one whose decoders exchange features, or whose encoder depends on the task, sets
+    ``border`` to False and overrides `run`.
 
     Args:
         tasks: records by name; their order is the order of tasks everywhere.
     """
 
     border: ClassVar[bool] = True
-    """Whether task t's prediction depends on the encoder only through its own copy of the features."""
+    """Whether a task depends on the encoder only through its own copy of the features."""
 
     def __init__(self, tasks: Mapping[TaskName, Task]) -> None:
         super().__init__()

@@ -17,12 +17,15 @@ from mtl_core.errors import ArgumentError, LabelError, MixedProtocolError
 class Task(ABC):
     """One thing to predict. Frozen, without tensors, rebuilt from plain data in a config.
 
-    The name of a task is the key under which it stands in ``tasks:``; the record does not repeat it.
-    Shapes: a prediction is (B, C, ...) with C = `out_channels`; a target is (B, ...); *elements* are the
+    The name of a task is the key under which it stands in ``tasks:``; the record does not repeat
+    it.
+    Shapes: a prediction is (B, C, ...) with C = `out_channels`; a target is (B, ...); *elements*
+        are the
     positions of a target that are scored separately (pixels, candidates), a scalar target has one.
 
     Args:
-        weight: static factor on the loss, applied before any balancing (the ``w_t`` of the literature).
+        weight: static factor on the loss, applied before any balancing (the ``w_t`` of the
+            literature).
         groups: names of sub-populations (domains, geometries). Where given, batches carry
             ``group[task]`` (B,) with indices into it, and losses and metrics are kept per pair.
     """
@@ -60,11 +63,12 @@ class Task(ABC):
         Args:
             prediction: (B, C, ...) raw output of the decoder, already matched to the target's size.
             target: (B, ...).
-            valid: bool, the shape that `valid` returns; batch statistics (class balance) use only these.
+            valid: bool, the shape that `valid` returns; batch statistics (class balance) use only
+                these.
 
         Returns:
-            The loss of each element, in the shape of `valid`. Values where `valid` is false are ignored
-            and may be anything finite.
+            The loss of each element, in the shape of `valid`. Values where `valid` is false are
+            ignored and may be anything finite.
         """
 
     @abstractmethod
@@ -72,7 +76,7 @@ class Task(ABC):
         """Fresh metrics by name; each is updated with what `update` hands it."""
 
     def activate(self, prediction: Tensor) -> Tensor:
-        """Raw output → what a user reads (probabilities, metres, unit vectors). Default: unchanged."""
+        """Raw output → what a user reads (probabilities, metres). Default: unchanged."""
         return prediction
 
     def valid(self, target: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ class Task(ABC):
     def update(
         self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
     ) -> None:
-        """Add labelled samples to `metrics`: activated float32 predictions, targets and the mask."""
+        """Add labelled samples to `metrics`: activated float32 predictions, targets, mask."""
         metrics.update(self.activate(prediction.float()), target, valid=valid)
 
     def higher_is_better(self) -> dict[str, bool]:
@@ -102,16 +106,17 @@ class Task(ABC):
         return {name: bool(metric.higher_is_better) for name, metric in self.metrics().items()}
 
 
-# A frozen dataclass is a closed type for jsonargparse unless its subclasses are enabled; configs name
-# subclasses, also when Lightning rebuilds a module from a checkpoint without our command line.
+# A frozen dataclass is a closed type for jsonargparse unless its subclasses are enabled; configs
+# name subclasses, also when Lightning rebuilds a module from a checkpoint without our command line.
 set_parsing_settings(subclasses_enabled=[Task])
 
 
 def reduce_loss(element_loss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the loss over valid elements and their number, one entry per sample.
 
-    A batch mean ``total.sum() / count.sum()`` of the result is the mean over valid elements, the convention
-    of the dense literature; a sample without any contributes an exact zero with finite gradient.
+    A batch mean ``total.sum() / count.sum()`` of the result is the mean over valid elements, the
+    convention of the dense literature; a sample without any contributes an exact zero with finite
+    gradient.
 
     Args:
         element_loss: (B, ...) from `Task.element_loss`.

@@ -15,7 +15,8 @@ from mtl_core.tasks.base import Task
 class MultiLabel(Task):
     """K independent yes/no labels per sample; any of them may be unknown.
 
-    Shapes: prediction (B, K) logits; target (B, K) of 0, 1 or -1 (unknown: neither loss nor metric);
+    Shapes: prediction (B, K) logits; target (B, K) of 0, 1 or -1 (unknown: neither loss nor
+        metric);
     activated (B, K) probabilities.
 
     Args:

@@ -17,8 +17,10 @@ from mtl_core.tasks.base import Task
 class Regression(Task):
     """A real vector per sample, each entry scored alike.
 
-    Shapes: prediction (B, D); target (B,) when D = 1 or (B, D); activated (B, D), in the target's unit.
-    The network works on ``(target - mean) / std``; losses are in that scale, metrics in the target's own.
+    Shapes: prediction (B, D); target (B,) when D = 1 or (B, D); activated (B, D), in the target's
+        unit.
+    The network works on ``(target - mean) / std``; losses are in that scale, metrics in the
+    target's own.
 
     Args:
         dim: D, at least 1.
@@ -67,7 +69,11 @@ class Regression(Task):
 
     def metrics(self) -> dict[str, Metric]:
         """RMSE, MAE and R² over all entries."""
-        return {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}
+        return {
+            "rmse": MeanSquaredError(squared=False),
+            "mae": MeanAbsoluteError(),
+            "r2": R2Score(),
+        }
 
     def activate(self, prediction: Tensor) -> Tensor:
         """Prediction in the target's unit, (B, D)."""

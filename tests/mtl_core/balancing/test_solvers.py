@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from mtl_core.balancing.solvers import min_norm_point, nonnegative_quadratic
+
+A = torch.tensor([[1, 0, 0, 0.5], [-0.6, 1, 0, 0.2], [0, -0.3, 0.8, -1]], dtype=torch.float64)
+B = torch.tensor([[-4, 1, 1], [6, 1, 1]], dtype=torch.float64)
+
+
+def random_rows(tasks: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(tasks, 12, dtype=torch.float64, generator=generator)
+    return rows * torch.logspace(-2, 2, tasks, dtype=torch.float64)[:, None]
+
+
+def test_published_example():
+    weights = min_norm_point(A @ A.T)
+    expected = torch.tensor([0.369576, 0.340399, 0.290026], dtype=torch.float64)
+    torch.testing.assert_close(weights, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        min_norm_point(B @ B.T) @ B, torch.tensor([0.0, 1, 1], dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("tasks", [2, 3, 8, 20])
+def test_optimality_conditions(tasks, seed):
+    rows = random_rows(tasks, seed)
+    inner = rows @ rows.T
+    weights = min_norm_point(inner)
+    products = inner @ weights
+    value = weights @ products
+    slack = 1e-9 * inner.diagonal().sqrt() * inner.diagonal().max().sqrt()
+    assert torch.all(weights >= 0)
+    torch.testing.assert_close(weights.sum(), weights.new_tensor(1.0))
+    assert torch.all(products >= value - slack)
+    active = weights > 1e-9
+    torch.testing.assert_close(
+        products[active], value.expand_as(products[active]), atol=float(slack.max()), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_two_tasks_have_a_closed_form(seed):
+    rows = random_rows(2, seed)
+    (a, c), (_, b) = rows @ rows.T
+    first = ((b - c) / (a + b - 2 * c)).clamp(0, 1)
+    torch.testing.assert_close(min_norm_point(rows @ rows.T), torch.stack([first, 1 - first]))
+
+
+@pytest.mark.parametrize("scale", [1e-16, 1e-8, 1e8, 1e16])
+def test_any_scale(scale):
+    torch.testing.assert_close(min_norm_point(A @ A.T * scale), min_norm_point(A @ A.T))
+
+
+def test_permuting_tasks_permutes_weights():
+    order = torch.tensor([2, 0, 1])
+    inner = A @ A.T
+    torch.testing.assert_close(min_norm_point(inner[order][:, order]), min_norm_point(inner)[order])
+
+
+def test_stationary_and_dependent_rows():
+    opposite = torch.tensor([[1.0, -1], [-1, 1]], dtype=torch.float64)
+    torch.testing.assert_close(min_norm_point(opposite), torch.full((2,), 0.5, dtype=torch.float64))
+    same = torch.ones(3, 3, dtype=torch.float64)
+    weights = min_norm_point(same)
+    torch.testing.assert_close(weights @ same @ weights, weights.new_tensor(1.0))
+    assert min_norm_point(torch.ones(1, 1, dtype=torch.float64)).tolist() == [1.0]
+
+
+def test_quadratic_agrees_with_scipy():
+    scipy = pytest.importorskip("scipy.optimize")
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(9, 5, dtype=torch.float64, generator=generator)
+    target = torch.randn(9, dtype=torch.float64, generator=generator)
+    found = nonnegative_quadratic(factor.T @ factor, factor.T @ target)
+    expected, _ = scipy.nnls(factor.numpy(), target.numpy())
+    torch.testing.assert_close(found, torch.from_numpy(expected))
