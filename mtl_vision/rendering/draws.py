@@ -1,7 +1,7 @@
 """Random numbers whose stream depends on their seed alone."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,11 @@ class Draws:
     def pick(self, options: Sequence[T]) -> T:
         """One of the options, each as likely as the others."""
         return options[self.integer(len(options))]
+
+    def block(self, rows: int, columns: int) -> NDArray[Any]:
+        """Numbers in [0, 1), (rows, columns)."""
+        words = np.asarray(self._bits.random_raw(rows * columns))
+        return ((words >> np.uint64(11)) * 2.0**-53).reshape(rows, columns)
 
     def bytes(self, count: int) -> NDArray[np.uint8]:
         """`count` bytes, each of the 256 values as likely as the others."""

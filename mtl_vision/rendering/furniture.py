@@ -1,12 +1,12 @@
 """Things that stand, lie and hang in a room, each built from boxes, cylinders and spheres.
 
-Lengths are metres. An item's own frame has its origin at the middle of its footprint (on the wall for
-hanging items), x along its width, y from its front towards its back and z up.
+Lengths are metres. An item's own frame has its origin at the middle of its footprint (on the wall
+for hanging items), x along its width, y from its front towards its back and z up.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from mtl_vision.rendering.draws import Draws
 
@@ -21,15 +21,14 @@ class Shape(IntEnum):
     SPHERE = 2
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One solid of an item.
 
     Args:
         shape: which solid.
         centre: of the solid, in the item's frame.
-        half: half extents along x, y and z; for a cylinder radius, radius and half height, for a sphere the
-            radius in all three.
+        half: half extents along x, y and z: radius, radius and half height of a cylinder, three
+            times the radius of a sphere.
         slot: parts of an item with the same slot have the same material.
     """
 
@@ -39,8 +38,7 @@ class Part:
     slot: int = 0
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """Parts with the size (width, depth, height) of the box around them."""
 
     parts: tuple[Part, ...]
@@ -61,9 +59,9 @@ def _times(vector: Vector, factor: float) -> Vector:
 
 def box(low: Vector, high: Vector, slot: int = 0) -> Part:
     """A box given by two opposite corners."""
-    centre = tuple((a + b) / 2 for a, b in zip(low, high, strict=True))
-    half = tuple((b - a) / 2 for a, b in zip(low, high, strict=True))
-    return Part(Shape.BOX, (centre[0], centre[1], centre[2]), (half[0], half[1], half[2]), slot)
+    (x0, y0, z0), (x1, y1, z1) = low, high
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2)
+    return Part(Shape.BOX, centre, ((x1 - x0) / 2, (y1 - y0) / 2, (z1 - z0) / 2), slot)
 
 
 def cylinder(
@@ -144,10 +142,14 @@ def chair(draws: Draws) -> Item:
     if draws.chance(0.5):
         parts.append(box((-w / 2, d / 2 - 0.04, seat), (w / 2, d / 2, back), 1))
     else:
-        for x in (-w / 2, w / 2 - 2 * thick):
-            parts.append(box((x, d / 2 - 2 * thick, seat), (x + 2 * thick, d / 2, back)))
-        for z in (back - 0.12, (seat + back) / 2 - 0.06):
-            parts.append(box((-w / 2, d / 2 - 0.035, z), (w / 2, d / 2 - 0.01, z + 0.12), 1))
+        parts += [
+            box((x, d / 2 - 2 * thick, seat), (x + 2 * thick, d / 2, back))
+            for x in (-w / 2, w / 2 - 2 * thick)
+        ]
+        parts += [
+            box((-w / 2, d / 2 - 0.035, z), (w / 2, d / 2 - 0.01, z + 0.12), 1)
+            for z in (back - 0.12, (seat + back) / 2 - 0.06)
+        ]
     return Item(tuple(parts), (w, d, back))
 
 
@@ -198,7 +200,7 @@ def cabinet(draws: Draws) -> Item:
 
 
 def lamp(draws: Draws) -> Item:
-    """Foot, pole and a shade that is a drum or a ball; standing on the floor, or short for a table."""
+    """Foot, pole and a shade that is a drum or a ball."""
     h = draws.uniform(1.3, 1.75)
     r = draws.uniform(0.14, 0.24)
     drum = draws.chance(0.6)
@@ -253,7 +255,7 @@ def picture(draws: Draws) -> Item:
 
 
 def window(draws: Draws) -> Item:
-    """A pane behind a frame with a mullion and a transom, above a sill; z is measured from the sill."""
+    """A pane in a frame with mullion, transom and sill; z is measured from the sill."""
     w, h = draws.uniform(0.8, 1.7), draws.uniform(0.9, 1.3)
     rim, bar = 0.07, 0.025
     level = h * draws.uniform(0.45, 0.7)

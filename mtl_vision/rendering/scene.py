@@ -3,25 +3,25 @@
 Room frame: origin in a lower corner, x along its width, y along its depth, z up; metres.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl_vision.rendering.draws import Draws
 from mtl_vision.rendering.furniture import FURNITURE, Item, Shape, Vector
 from mtl_vision.rendering.raycast import Body, Floats, Ints, Window
-from mtl_vision.rendering.textures import material
+from mtl_vision.rendering.textures import draw_materials
 
 CLASS_NAMES = (
-    "wall", "floor", "ceiling", "window", "picture", "rug", "bed", "sofa", "chair", "table", "cabinet",
-    "lamp", "plant",
+    "wall", "floor", "ceiling", "window", "picture", "rug", "bed", "sofa", "chair", "table",
+    "cabinet", "lamp", "plant",
 )  # fmt: skip
 """Semantic classes; a label is an index into this."""
 
 FACES = 6
-"""Instances 0..5 are the room's faces at x = 0, x = width, y = 0, y = depth, z = 0 and z = height."""
+"""Instances 0..5 are the room's faces: x = 0, x = width, y = 0, y = depth, z = 0, z = height."""
 
 _FACE_CLASSES = (0, 0, 0, 0, 1, 2)
 _SALIENT = ("bed", "sofa", "chair", "table", "cabinet", "lamp", "plant")
@@ -51,28 +51,30 @@ class Camera:
     forward: Vector
     tangent: float
 
-    def window(self, corners: Iterable[Vector], height: int, width: int) -> Window:
-        """Rows and columns of an image that the box around `corners` may cover; all if it reaches behind."""
-        focal = width / (2 * self.tangent)
-        px, py, pz = self.position
-        columns, rows = [], []
-        for x, y, z in corners:
-            dx, dy, dz = x - px, y - py, z - pz
-            ahead = dx * self.forward[0] + dy * self.forward[1] + dz * self.forward[2]
-            if ahead < 0.05:
-                return slice(0, height), slice(0, width)
-            scale = focal / ahead
-            right = dx * self.right[0] + dy * self.right[1] + dz * self.right[2]
-            above = dx * self.up[0] + dy * self.up[1] + dz * self.up[2]
-            columns.append(width / 2 + right * scale)
-            rows.append(height / 2 - above * scale)
-        return _slice(rows, height), _slice(columns, width)
-
-
-def _slice(positions: list[float], size: int) -> slice:
-    """Pixels between the smallest and largest position, with one to spare."""
-    low, high = min(positions), max(positions)
-    return slice(int(min(max(low - 1, 0), size)), int(min(max(high + 2, 0), size)))
+    def windows(self, bodies: list[Body], height: int, width: int) -> list[Window]:
+        """Rows and columns that each body may cover; all if it reaches behind the camera."""
+        whole = (slice(0, height), slice(0, width))
+        if not bodies:
+            return []
+        offset = np.stack([body.corners for body in bodies]) - np.array(self.position)
+        x, y, z = offset[..., 0], offset[..., 1], offset[..., 2]
+        right, above, ahead = (
+            x * a + y * b + z * c for a, b, c in (self.right, self.up, self.forward)
+        )
+        scale = width / (2 * self.tangent) / np.maximum(ahead, 0.05)
+        limits = []
+        for place, size in (
+            (height / 2 - above * scale, height),
+            (width / 2 + right * scale, width),
+        ):
+            # One pixel to spare on either side.
+            limits.append(np.clip(place.min(1) - 1, 0, size).astype(np.int64).tolist())
+            limits.append(np.clip(place.max(1) + 2, 0, size).astype(np.int64).tolist())
+        behind = (ahead.min(1) < 0.05).tolist()
+        return [
+            whole if hidden else (slice(top, bottom), slice(left, right))
+            for hidden, top, bottom, left, right in zip(behind, *limits, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Light:
 
 @dataclass
 class Scene:
-    """Everything that an image is computed from. Part 0 is the room itself, a box seen from inside."""
+    """What an image is computed from. Part 0 is the room itself, a box seen from inside."""
 
     size: Vector
     camera: Camera
@@ -99,61 +101,63 @@ class Scene:
     part_material: list[int] = field(default_factory=lambda: [0])
     part_geometry: list[list[float]] = field(default_factory=list)
     """Per part: shape, centre, half extents, and the body's origin, cosine and sine."""
-    patterns: list[int] = field(default_factory=list)
-    materials: list[list[float]] = field(default_factory=list)
+    material_count: int = 0
+    patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    materials: Floats = field(default_factory=lambda: np.zeros((0, 13), np.float32))
 
-    def add_material(self, draws: Draws) -> int:
-        """Draw a material; returns its index."""
-        pattern, row = material(draws)
-        self.patterns.append(pattern)
-        self.materials.append(row)
-        return len(self.patterns) - 1
+    def add_material(self) -> int:
+        """Index of one more material; `build` draws all of them at the end."""
+        self.material_count += 1
+        return self.material_count - 1
 
-    def add(
-        self, name: str, item: Item, origin: Vector, turn: tuple[float, float], draws: Draws
-    ) -> None:
+    def add(self, name: str, item: Item, origin: Vector, turn: tuple[float, float]) -> None:
         """Put an item of class `name` at `origin`, turned about z by (cosine, sine)."""
         cosine, sine = turn
         instance = len(self.instance_class)
         self.instance_class.append(CLASS_NAMES.index(name))
         slots: dict[int, int] = {}
-        boxes = [part for part in item.parts if part.shape is Shape.BOX]
-        rounds = [part for part in item.parts if part.shape is not Shape.BOX]
+        parts = sorted(item.parts, key=lambda part: part.shape)
         first = len(self.part_instance)
-        for part in (*boxes, *rounds):
+        for part in parts:
             if part.slot not in slots:
-                slots[part.slot] = self.add_material(draws)
+                slots[part.slot] = self.add_material()
             self.part_instance.append(instance)
             self.part_material.append(slots[part.slot])
             self.part_geometry.append(
                 [float(part.shape), *part.centre, *part.half, *origin, cosine, sine]
             )
-        low = [min(p.centre[i] - p.half[i] for p in item.parts) for i in range(3)]
-        high = [max(p.centre[i] + p.half[i] for p in item.parts) for i in range(3)]
-        corners = tuple(
+        solids = np.array([[*p.centre, *p.half] for p in parts])
+        low = (solids[:, :3] - solids[:, 3:]).min(0).tolist()
+        high = (solids[:, :3] + solids[:, 3:]).max(0).tolist()
+        corners = [
             (origin[0] + x * cosine - y * sine, origin[1] + x * sine + y * cosine, origin[2] + z)
             for x in (low[0], high[0])
             for y in (low[1], high[1])
             for z in (low[2], high[2])
-        )
+        ]
         a, b = corners[0], corners[-1]
         middle = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2)
+        reach = ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2) / 4
+        single = solids.astype(np.float32)
+        shapes = [part.shape for part in parts]
+        rounds = shapes.count(Shape.BOX)
+        spheres = rounds + shapes.count(Shape.CYLINDER)
+        box = [(u + v) / 2 for u, v in zip(low, high, strict=True)]
+        box += [(v - u) / 2 + 1e-3 for u, v in zip(low, high, strict=True)]
         self.bodies.append(
             Body(
                 origin=origin,
                 cosine=cosine,
                 sine=sine,
-                boxes=np.array([[*p.centre, *p.half] for p in boxes], np.float32).reshape(-1, 6),
-                rounds=tuple((p.shape, p.centre, p.half) for p in rounds),
+                boxes=single[:rounds],
+                cylinders=single[rounds:spheres],
+                spheres=single[spheres:],
                 first=first,
-                box=np.array(
-                    [(a + b) / 2 for a, b in zip(low, high, strict=True)]
-                    + [(b - a) / 2 + 1e-3 for a, b in zip(low, high, strict=True)],
-                    np.float32,
-                ),
-                corners=corners,
+                box=np.array(box, np.float32),
+                corners=np.array(corners),
+                top=b[2] + 1e-3,
                 middle=middle,
-                radius=sqrt(sum((c - m) ** 2 for c, m in zip(a, middle, strict=True))) * 1.001,
+                radius=sqrt(reach) * 1.001,
                 casts=name not in _FLAT,
             )
         )
@@ -230,7 +234,7 @@ class _Layout:
         )
 
     def _on_wall(self, wall: int, along: float, off: float) -> tuple[Vector, tuple[float, float]]:
-        """Place and turn at `along` on the back (0), left (1) or right (2) wall, `off` metres from it."""
+        """Place and turn along the back (0), left (1) or right (2) wall, `off` metres from it."""
         width, depth, _ = self.scene.size
         if wall == 0:
             return (along, depth - off, 0.0), (1.0, 0.0)
@@ -252,7 +256,7 @@ class _Layout:
             span = (along - w / 2, along + w / 2)
             if self._free(area) and (h < 0.8 or self._bare(wall, span)):
                 self.taken.append(area)
-                self.scene.add(name, item, (x, y, z), turn, self.draws)
+                self.scene.add(name, item, (x, y, z), turn)
                 if h > 0.8:
                     self.hung[wall].append(span)
                 if name == "cabinet" and h < 1.1:
@@ -280,7 +284,7 @@ class _Layout:
             area = (x - rx, x + rx, y - ry, y + ry)
             if self._free(area):
                 self.taken.append(area)
-                self.scene.add(name, item, (x, y, 0.0), turn, self.draws)
+                self.scene.add(name, item, (x, y, 0.0), turn)
                 if name == "table":
                     self.tables.append((x, y, h))
                     self.tops.append(((x, y, h), min(w, d) / 2))
@@ -294,7 +298,7 @@ class _Layout:
         (x, y, z), reach = self.tops.pop(self.draws.integer(len(self.tops)))
         item = FURNITURE[name](self.draws).scaled(self.draws.uniform(0.32, 0.45))
         x, y = (c + self.draws.uniform(-0.4, 0.4) * reach for c in (x, y))
-        self.scene.add(name, item, (x, y, z), _turn(self.draws.uniform(-1, 1)), self.draws)
+        self.scene.add(name, item, (x, y, z), _turn(self.draws.uniform(-1, 1)))
 
     def lying(self) -> None:
         """Lay a rug; furniture may stand on it."""
@@ -306,7 +310,7 @@ class _Layout:
         x = self.draws.uniform(rx, max(width - rx, rx + 0.01))
         y = self.draws.uniform(max(ry, 0.35 * depth), max(0.75 * depth, ry))
         turn = _turn(self.draws.uniform(-0.4, 0.4)) if self.draws.chance(0.5) else (1.0, 0.0)
-        self.scene.add("rug", item, (x, y, 0.0), turn, self.draws)
+        self.scene.add("rug", item, (x, y, 0.0), turn)
 
     def hanging(self, name: str, tries: int = 5) -> None:
         """Hang a picture or set a window where a wall is bare."""
@@ -324,7 +328,7 @@ class _Layout:
             if self._bare(wall, span) and span[1] < length:
                 self.hung[wall].append(span)
                 (x, y, _), turn = self._on_wall(wall, along, 0.0)
-                self.scene.add(name, item, (x, y, z), turn, self.draws)
+                self.scene.add(name, item, (x, y, z), turn)
                 return
 
 
@@ -333,11 +337,11 @@ def build(draws: Draws) -> Scene:
     size = (draws.uniform(2.8, 5.5), draws.uniform(3.2, 6.0), draws.uniform(2.35, 3.0))
     camera = _camera(size, draws)
     scene = Scene(size, camera, _lights(size, draws), ambient=draws.uniform(0.06, 0.16))
-    wall = scene.add_material(draws)
-    accent = scene.add_material(draws) if draws.chance(0.4) else wall
+    wall = scene.add_material()
+    accent = scene.add_material() if draws.chance(0.4) else wall
     walls = [wall] * 4
     walls[draws.integer(4)] = accent
-    scene.face_materials = [*walls, scene.add_material(draws), scene.add_material(draws)]
+    scene.face_materials = [*walls, scene.add_material(), scene.add_material()]
 
     layout = _Layout(scene, draws)
     for name, chance in (("bed", 0.5), ("sofa", 0.55), ("cabinet", 0.8), ("cabinet", 0.4)):
@@ -356,4 +360,5 @@ def build(draws: Draws) -> Scene:
     for name, chance in (("window", 0.75), ("window", 0.3), ("picture", 0.7), ("picture", 0.4)):
         if draws.chance(chance):
             layout.hanging(name)
+    scene.patterns, scene.materials = draw_materials(draws, scene.material_count)
     return scene

@@ -1,64 +1,66 @@
 """Procedural surface patterns, evaluated for all pixels at once.
 
-Colours and patterns are drawn without regard to what they are put on: a wall may be of wood and a bed of
-brick, so that neither says what a surface belongs to.
+Colours and patterns are drawn without regard to what they are put on: a wall may be of wood and a
+bed of brick, so that neither says what a surface belongs to.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_vision.rendering.draws import Draws
 
-Floats = NDArray[np.float32]
+# NumPy's stubs widen float32 arithmetic to unions; `Any` keeps the annotations readable.
+Floats: TypeAlias = NDArray[Any]
 
 COLUMNS = (
     "red", "green", "blue", "red2", "green2", "blue2",
     "cosine", "sine", "frequency", "phase_u", "phase_v", "gloss", "grain",
 )  # fmt: skip
-"""What a material is made of: two linear colours, the pattern's turn, cells per metre and shift, the
-strength of its highlight and of its grain."""
+"""What a material is made of: two linear colours, the pattern's turn, cells per metre and shift,
+the strength of its highlight and of its grain."""
 
-_SIZE = 256
-_CELL = 16
-
-
-def _colour(draws: Draws) -> list[float]:
-    """A linear RGB colour: mostly muted, sometimes saturated, of any brightness."""
-    value, chroma = draws.uniform(0.12, 0.75), 0.75 * draws.uniform() * draws.uniform()
-    shift = [draws.uniform(-1, 1) for _ in range(3)]
-    return [min(max(value * (1 + chroma * 1.6 * s), 0.02), 0.95) for s in shift]
+_SIZE = 128
+_CELL = 8
 
 
-def material(draws: Draws) -> tuple[int, list[float]]:
-    """Draw a pattern (index into `PATTERNS`) and a row of `COLUMNS`."""
-    first = _colour(draws)
-    if draws.chance(0.5):
-        second = _colour(draws)
-    else:
-        factor = draws.pick((0.35, 0.5, 0.65, 1.5, 1.9))
-        second = [min(c * factor, 0.95) for c in first]
-    pattern = draws.integer(len(PATTERNS))
-    # A turn by 2 atan(t), from arithmetic that is the same on every machine.
-    t = 0.0 if draws.chance(0.6) else draws.uniform(-0.5, 0.5)
-    turn = [(1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)]
-    frequency = 1 / draws.uniform(0.12, 0.6)
-    gloss = draws.uniform(0.05, 0.5) if draws.chance(0.4) else 0.0
-    shift = [draws.uniform(0, 16), draws.uniform(0, 16)]
-    return pattern, [*first, *second, *turn, frequency, *shift, gloss, draws.uniform(0.05, 0.35)]
+def draw_materials(draws: Draws, count: int) -> tuple[NDArray[np.uint8], Floats]:
+    """Draw `count` materials.
+
+    Returns:
+        Patterns (M,), indices into `PATTERNS`, and rows (M, 13) of `COLUMNS`.
+    """
+    u = draws.block(count, 20).T
+    first, other = _colours(u[0:5]), _colours(u[5:10])
+    factor = np.array((0.35, 0.5, 0.65, 1.5, 1.9))[(5 * u[10]).astype(np.int64)]
+    second = np.where(u[11] < 0.5, other, np.minimum(first * factor, 0.95))
+    # A turn by 2 atan(t) in two cases of five, from arithmetic that is the same on every machine.
+    t = np.where(u[12] < 0.6, 0, u[13] - 0.5)
+    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    frequency = 1 / (0.12 + 0.48 * u[14])
+    gloss = np.where(u[15] < 0.4, 0.05 + 1.1 * u[15], 0)
+    rest = (cosine, sine, frequency, 16 * u[16], 16 * u[17], gloss, 0.05 + 0.3 * u[19])
+    pattern = (len(PATTERNS) * u[18]).astype(np.uint8)
+    return pattern, np.stack((*first, *second, *rest), axis=1).astype(np.float32)
+
+
+def _colours(u: Floats) -> Floats:
+    """Linear RGB (3, M) from draws (5, M): mostly muted, sometimes saturated, of any brightness."""
+    value, chroma = 0.12 + 0.63 * u[0], 1.2 * u[1] * u[1]
+    colours: Floats = np.clip(value * (1 + chroma * (2 * u[2:] - 1)), 0.02, 0.95)
+    return colours
 
 
 @lru_cache(maxsize=1)
 def _table() -> Floats:
-    """Tileable value noise in [0, 1], flattened from 256 x 256; a lattice cell spans 16 entries."""
+    """Tileable value noise in [0, 1], flattened from 128 x 128; a lattice cell spans 8 entries."""
     total = np.zeros((_SIZE, _SIZE), np.float32)
     for octave, weight in ((1, 0.6), (2, 0.4)):
         cells, span = _SIZE // _CELL * octave, _CELL // octave
-        lattice = (
-            Draws([octave]).bytes(cells * cells).reshape(cells, cells).astype(np.float32) / 255
-        )
+        lattice = Draws([octave]).bytes(cells * cells).reshape(cells, cells) / np.float32(255)
         x = np.arange(_SIZE) / np.float32(span)
         low = np.floor(x)
         f = (x - low).astype(np.float32)
@@ -66,7 +68,8 @@ def _table() -> Floats:
         i, j = low.astype(np.int64) % cells, (low.astype(np.int64) + 1) % cells
         rows = lattice[i] * (1 - f)[:, None] + lattice[j] * f[:, None]
         total += weight * (rows[:, i] * (1 - f) + rows[:, j] * f)
-    return np.clip((total - 0.5) * 1.6 + 0.5, 0, 1).reshape(-1)
+    table: Floats = np.clip((total - 0.5) * 1.6 + 0.5, 0, 1).reshape(-1)
+    return table
 
 
 def noise(u: Floats, v: Floats) -> Floats:
@@ -142,7 +145,7 @@ PATTERNS: tuple[Callable[[Floats, Floats], Floats], ...] = (
 
 
 def albedo(
-    materials: Floats, patterns: NDArray[np.int64], index: NDArray[np.int64], u: Floats, v: Floats,
+    materials: Floats, patterns: NDArray[np.uint8], index: NDArray[np.int64], u: Floats, v: Floats,
     footprint: Floats,
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Colour of surface points.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_vision.rendering.draws import Draws
 from mtl_vision.rendering.furniture import Shape
 from mtl_vision.rendering.raycast import Floats, Ints, nearest, occluded
-from mtl_vision.rendering.scene import CLASS_NAMES, FACES, SALIENT_CLASSES, Scene, build
+from mtl_vision.rendering.scene import CLASS_NAMES, SALIENT_CLASSES, Scene, build
 from mtl_vision.rendering.textures import albedo
 
 VERSION = 1
@@ -29,21 +29,19 @@ class View:
     Args:
         rgb: (H, W, 3) uint8.
         semseg: (H, W) uint8 indices into `CLASS_NAMES`.
-        depth: (H, W) float32, metres along the optical axis (z-depth, as depth cameras give it), > 0.
-        normals: (H, W, 3) float32 unit vectors of the surface in the camera's frame: x to the right, y up,
-            z towards the camera. They face the camera.
-        boundary: (H, W) uint8, 1 where the instance differs from the one a pixel to the right or below.
+        depth: (H, W) float32 positive metres along the optical axis (z-depth).
+        normals: (H, W, 3) float32 unit vectors towards the camera, in its frame: x to the right,
+            y up, z backwards.
         saliency: (H, W) uint8, 1 on the salient object.
         presence: (K,) uint8, 1 for classes that cover at least `PRESENT` of the image.
         instance: (H, W) uint8; 0..5 are the room's faces, one each, then one number a thing.
-        focal: focal length in pixels, the same for x and y; the principal point is the image's middle.
+        focal: focal length in pixels, along x and y; the principal point is the image's middle.
     """
 
     rgb: NDArray[np.uint8]
     semseg: NDArray[np.uint8]
     depth: Floats
     normals: Floats
-    boundary: NDArray[np.uint8]
     saliency: NDArray[np.uint8]
     presence: NDArray[np.uint8]
     instance: NDArray[np.uint8]
@@ -52,7 +50,7 @@ class View:
 
 @dataclass(frozen=True)
 class _Surface:
-    """What each ray met: place and normal in the room's frame, instance, material, texture coordinates."""
+    """What rays met: place and normal in the room's frame, instance, material, coordinates."""
 
     place: Floats
     normal: Floats
@@ -63,9 +61,9 @@ class _Surface:
 
 
 def _rays(scene: Scene, height: int, width: int) -> tuple[Floats, float]:
-    """Directions (3, N) through pixel centres whose part along the optical axis is 1, and the focal length.
+    """Directions (3, N) through pixel centres, and the focal length.
 
-    With that scale the multiple of a ray is the z-depth.
+    Their part along the optical axis is 1, so that the multiple of a ray is the z-depth.
     """
     focal = width / (2 * scene.camera.tangent)
     x = ((np.arange(width) + 0.5 - width / 2) / focal).astype(np.float32)
@@ -127,14 +125,14 @@ def _surface(scene: Scene, rays: Floats, depth: Floats, part: Ints) -> _Surface:
 
 
 def _shade(scene: Scene, rays: Floats, depth: Floats, surface: _Surface, focal: float) -> Floats:
-    """Linear radiance (3, N): ambient light dimmed near walls, point lights with shadows and highlights."""
+    """Linear radiance (3, N): ambient light dimmed near walls, point lights, highlights."""
     length = np.sqrt(rays[0] * rays[0] + rays[1] * rays[1] + rays[2] * rays[2])
     view = rays / length
     nx, ny, nz = surface.normal
     facing = np.abs(view[0] * nx + view[1] * ny + view[2] * nz)
     footprint = depth / (np.float32(focal) * np.maximum(facing, np.float32(0.15)))
     colour, gloss = albedo(
-        np.array(scene.materials, np.float32), np.array(scene.patterns), surface.material,
+        scene.materials, scene.patterns, surface.material,
         surface.u, surface.v, footprint,
     )  # fmt: skip
     ambient = scene.ambient * (1 + np.float32(0.35) * nz)
@@ -142,7 +140,7 @@ def _shade(scene: Scene, rays: Floats, depth: Floats, surface: _Surface, focal: 
         gap = np.minimum(surface.place[axis], np.float32(scene.size[axis]) - surface.place[axis])
         near = 1 / (1 + gap * gap * np.float32(9))
         ambient = ambient * (1 - np.float32(0.45) * near)
-    radiance = colour * ambient
+    radiance: Floats = colour * ambient
     for light in scene.lights:
         # Rays from the light to the surface: all lights share the ray caster with the camera.
         way = surface.place - np.array(light.position, np.float32)[:, None]
@@ -184,32 +182,25 @@ def _expose(radiance: Floats, draws: Draws, height: int, width: int) -> NDArray[
     image *= np.float32(255)
     image += (bell.astype(np.float32) - 510) * np.float32(draws.uniform(0.004, 0.022) * 255 / 148)
     image = np.clip(image + np.float32(0.5), np.float32(0), np.float32(255)).astype(np.uint8)
-    return np.stack(list(image), axis=-1).reshape(height, width, 3)
-
-
-def boundaries(instance: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """1 where the instance (H, W) differs from its right or lower neighbour: lines one pixel wide."""
-    edge = np.zeros(instance.shape, np.uint8)
-    edge[:, :-1] |= instance[:, :-1] != instance[:, 1:]
-    edge[:-1] |= instance[:-1] != instance[1:]
-    return edge
+    pixels: NDArray[np.uint8] = np.stack(list(image), axis=-1).reshape(height, width, 3)
+    return pixels
 
 
 def salient(instance: NDArray[np.uint8], instance_class: list[int]) -> NDArray[np.uint8]:
     """Mask (H, W) of the standing thing that fills most of the picture's middle.
 
-    Every pixel weighs 1 - r^2, where r is 0 in the middle and 1 on the ellipse that touches the borders,
-    and nothing outside. The thing with the largest weight of visible pixels wins, the lower number on a
-    tie; below `SALIENT` of all weight nothing is salient and the mask is empty.
+    Every pixel weighs 1 - r^2, where r is 0 in the middle and 1 on the ellipse that touches the
+    borders, and nothing outside. The thing with the largest weight of visible pixels wins, the
+    lower number on a tie; below `SALIENT` of all weight the mask is empty.
     """
-    height, width = instance.shape
     weight, total = _centre(*instance.shape)
     score = np.bincount(instance.ravel(), weight, minlength=len(instance_class)).tolist()
     score = [s if c in SALIENT_CLASSES else 0.0 for s, c in zip(score, instance_class, strict=True)]
     best = max(range(len(score)), key=score.__getitem__)
     if score[best] < SALIENT * total:
         return np.zeros(instance.shape, np.uint8)
-    return (instance == best).astype(np.uint8)
+    mask: NDArray[np.uint8] = (instance == best).astype(np.uint8)
+    return mask
 
 
 @lru_cache(maxsize=4)
@@ -230,7 +221,7 @@ def render(draws: Draws, height: int, width: int) -> View:
     depth = ((np.where(rays > 0, size, np.float32(0)) - position) / (rays + np.float32(1e-12))).min(
         0
     )
-    windows = [scene.camera.window(body.corners, height, width) for body in scene.bodies]
+    windows = scene.camera.windows(scene.bodies, height, width)
     part = nearest(
         scene.bodies,
         scene.camera.position,
@@ -254,12 +245,8 @@ def render(draws: Draws, height: int, width: int) -> View:
         semseg=semseg,
         depth=depth.reshape(shape),
         normals=normals.reshape(*shape, 3),
-        boundary=boundaries(instance),
         saliency=salient(instance, scene.instance_class),
         presence=(counts >= PRESENT * semseg.size).astype(np.uint8),
         instance=instance,
         focal=focal,
     )
-
-
-__all__ = ["FACES", "VERSION", "View", "boundaries", "render", "salient"]
