@@ -102,7 +102,7 @@ class References:
                 _means(content["runs"]),
                 content.get("protocol", ""),
                 content.get("plan_hash", ""),
-                tuple(sorted({run["seed"] for run in content["runs"]})),
+                tuple(sorted({r["seed"] for r in content["runs"] if r["seed"] is not None})),
             )
         if not isinstance(content, dict) or not isinstance(content.get("tasks"), dict):
             raise ArgumentError(f"references file {path}", "hold a block 'tasks'", content)
@@ -181,7 +181,7 @@ def record(
     digest: str,
     task: str,
     protocol: str,
-    seed: int,
+    seed: int | None,
     scores: Mapping[str, Mapping[str, float]],
     facts: Mapping[str, Any],
     settings: Mapping[str, Any],

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.optim.lr_scheduler import LRScheduler
 
 from mtl_core.baselines import References, plan_hash, recorded_path
-from mtl_core.callbacks import Curves, PredictionWriter, Results, TaskTable
+from mtl_core.callbacks import Curves, PredictionWriter, RandomState, Results, TaskTable
 from mtl_core.checkpoint import AtomicCheckpointIO
 from mtl_core.data.datamodule import MultiTaskDataModule
 from mtl_core.errors import UnknownNameError
@@ -84,16 +84,17 @@ class MultiTaskParser(LightningArgumentParser):
 
 
 class MultiTaskCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` for every task, data set, network and balancer.
+    """``fit``, ``validate``, ``test`` and ``predict`` for every task, data set and network.
 
-    Beside LightningCLI's own blocks a config has ``tasks`` (records by name, linked at parse time to
-    ``data.init_args.tasks`` and ``model.init_args.tasks``), ``references``, ``baselines_dir``, and a
-    block for each callback of `reports`, which always run. Checkpoints are written atomically. References
-    that were recorded for this very plan are used where ``references`` is not given.
+    Beside LightningCLI's own blocks a config has ``tasks`` (records by name, linked at parse time
+    to ``data.init_args.tasks`` and ``model.init_args.tasks``), ``references``, ``baselines_dir``,
+    and a block for each callback of `reports`, which always run. Checkpoints are written
+    atomically. References that were recorded for this very plan are used where ``references`` is
+    not given.
 
     Args:
         args: arguments instead of those of the shell: a list of words, or a nested mapping.
-        run: False only builds ``model``, ``datamodule`` and ``trainer``; then there is no subcommand.
+        run: False only builds ``model``, ``datamodule`` and ``trainer``; there is no subcommand.
     """
 
     reports: ClassVar[dict[str, type[L.Callback]]] = {
@@ -101,6 +102,7 @@ class MultiTaskCLI(LightningCLI):
         "report.results": Results,
         "report.curves": Curves,
         "predictions": PredictionWriter,
+        "random_state": RandomState,
     }
     parser_type: ClassVar[type[LightningArgumentParser]] = MultiTaskParser
 
@@ -112,6 +114,7 @@ class MultiTaskCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"default_root_dir": "runs"},
             parser_class=self.parser_type,
             auto_configure_optimizers=False,
             args=args,
@@ -148,17 +151,18 @@ class MultiTaskCLI(LightningCLI):
         self.asked = self.config.clone()
 
     def before_instantiate_classes(self) -> None:
-        """Say what the checkpoint changed, and tell the reports about plan, seed and references."""
+        """Say what the checkpoint changed."""
         tell(self.taken_from_checkpoint())
-        config = self.section
+
+    def after_instantiate_classes(self) -> None:
+        """Tell the reports about plan, seed and references; none of it enters the saved config."""
         digest = self.plan_hash()
-        found = config["references"] or self.recorded(digest)
-        for key, report in self.reports.items():
-            if issubclass(report, TaskTable | Results | Curves):
-                config[f"{key}.references"] = config[f"{key}.references"] or found
-            if issubclass(report, Results):
-                config[f"{key}.plan_hash"] = digest
-                config[f"{key}.seed"] = int(config["seed_everything"])
+        found = self.section["references"] or self.recorded(digest)
+        for report in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(report, Results):
+                report.plan_hash, report.seed = digest, self.seed
+            if isinstance(report, TaskTable | Results | Curves) and report.references is None:
+                report.compare_with(found)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Build the trainer with atomic checkpoints, unless the config brings its own writer."""
@@ -191,6 +195,12 @@ class MultiTaskCLI(LightningCLI):
             self.config_init[self.subcommand] if self.subcommand else self.config_init
         )
         return found
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the run; None where the config switches seeding off."""
+        seed = self.section["seed_everything"]
+        return None if seed is False else int(seed)
 
     def plain_config(self) -> dict[str, Any]:
         """The parsed config of the subcommand as plain data, without what links fill in."""

@@ -1,4 +1,4 @@
-"""``baselines``: train every task of a config alone, the same length and seed, and record the scores."""
+"""``baselines``: train every task of a config alone, of the same length and seed; record it."""
 
 import importlib
 import os
@@ -23,8 +23,8 @@ def single_task_config(config: Mapping[str, Any], task: str, folder: Path) -> di
     """The config of a single-task run that belongs to a multi-task config.
 
     It keeps one task, and of every mapping in the model that is keyed by tasks its entry. Balancers
-    leave, and so do callbacks that watch another task; the length and everything else stays. Its files go
-    below `folder`.
+    leave, and so do callbacks that watch another task; the length and everything else stays. Its
+    files go below `folder`.
 
     Args:
         config: parsed config of ``fit`` as plain data, without what links fill in.
@@ -42,8 +42,14 @@ def single_task_config(config: Mapping[str, Any], task: str, folder: Path) -> di
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, dict) and "save_dir" in (logger.get("init_args") or {}):
             logger["init_args"]["save_dir"] = str(folder)
+    # All runs share one long table.
+    results = config["report"]["results"]
+    table = results["table"]
+    if table is None:
+        table = str(Path(config["trainer"]["default_root_dir"]) / "results.csv")
     return {
         **config,
+        "report": {**config["report"], "results": {**results, "table": table}},
         "tasks": {task: config["tasks"][task]},
         "model": _only(config["model"], task, set(names)),
         "trainer": trainer,
@@ -105,7 +111,7 @@ class SingleTaskCLI(MultiTaskCLI):
     def _record(self) -> None:
         tasks = self.model.tasks
         scores = logged_scores(self.trainer.callback_metrics, "val", tasks).get(self.name, {})
-        seed = int(self.section["seed_everything"])
+        seed = self.seed
         path = record(
             self.section["baselines_dir"],
             digest=self.digest,

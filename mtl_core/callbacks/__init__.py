@@ -2,7 +2,8 @@
 
 from mtl_core.callbacks.curves import Curves
 from mtl_core.callbacks.prediction_writer import PredictionWriter
+from mtl_core.callbacks.random_state import RandomState
 from mtl_core.callbacks.results import Results
 from mtl_core.callbacks.task_table import TaskTable
 
-__all__ = ["Curves", "PredictionWriter", "Results", "TaskTable"]
+__all__ = ["Curves", "PredictionWriter", "RandomState", "Results", "TaskTable"]

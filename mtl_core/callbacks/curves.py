@@ -93,8 +93,8 @@ def _style(axes: Axes) -> None:
 class Curves(L.Callback):
     """Keeps ``curves.png`` in the run folder up to date, on the first process only.
 
-    The history is part of the checkpoint, so the curves of a resumed run go on where they were. Nothing
-    is drawn under ``fast_dev_run``.
+    The history is part of the checkpoint, so the curves of a resumed run go on where they were.
+    Nothing is drawn under ``fast_dev_run``.
 
     Args:
         references: file with single-task references (`mtl_core.baselines.References.load`).
@@ -104,12 +104,16 @@ class Curves(L.Callback):
     def __init__(self, references: str | None = None, *, every_n_seconds: float = 30.0) -> None:
         if not every_n_seconds >= 0:
             raise ArgumentError("every_n_seconds", "not be negative", every_n_seconds)
-        self.references = references
         self.every_n_seconds = every_n_seconds
-        self._known = None if references is None else References.load(references)
+        self.compare_with(references)
         self._history: dict[str, list[tuple[float, float]]] = {}
         self._tasks: dict[str, Task] = {}
         self._drawn = time.monotonic()
+
+    def compare_with(self, references: str | None) -> None:
+        """Take single-task references from a file, or none."""
+        self.references = references
+        self._known = None if references is None else References.load(references)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take the tasks."""

@@ -29,7 +29,7 @@ def summary(name: str, task: Task, array: Array) -> Row:
     Args:
         name: of the task; every column starts with it.
         task: the record.
-        array: activated prediction (C, ...) of one sample.
+        array: activated prediction of one sample, (C,), (H, W) or (C, H, W).
     """
     match task:
         case Classification():
@@ -44,8 +44,9 @@ def summary(name: str, task: Task, array: Array) -> Row:
         case Regression():
             return {f"{name}/{i}": float(v) for i, v in enumerate(array)}
     row: Row = {}
-    for i, channel in enumerate(array.reshape(len(array), -1)):
-        prefix = name if len(array) == 1 else f"{name}/{i}"
+    channels = array[None] if array.ndim < 3 else array
+    for i, channel in enumerate(channels):
+        prefix = name if len(channels) == 1 else f"{name}/{i}"
         for statistic in ("mean", "min", "max"):
             row[f"{prefix}/{statistic}"] = float(getattr(channel, statistic)())
     return row
@@ -54,9 +55,9 @@ def summary(name: str, task: Task, array: Array) -> Row:
 class PredictionWriter(BasePredictionWriter):
     """Writes what ``predict`` gives: arrays per sample and ``predictions.csv`` with a row a sample.
 
-    The arrays of a sample are ``arrays/NAME.npz``, activated predictions (C, ...) in float32 by task name;
-    ``NAME`` is the sample's key without its extension, folders kept. Under several processes each writes a
-    CSV of its own, ``predictions_RANK.csv``.
+    The arrays of a sample are ``arrays/NAME.npz``, activated predictions in float32 by task name;
+    ``NAME`` is the sample's key without its extension, folders kept. Under several processes each
+    writes a CSV of its own, ``predictions_RANK.csv``.
 
     Args:
         folder: where to write; None is ``predictions`` in the run folder.
@@ -95,7 +96,7 @@ class PredictionWriter(BasePredictionWriter):
             folder: see `target`.
             stem: the sample's file name without extension, unique in this run.
             tasks: records by name.
-            arrays: activated predictions (C, ...) by task.
+            arrays: activated predictions by task.
         """
         return {}
 

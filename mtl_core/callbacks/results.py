@@ -71,8 +71,8 @@ def result_rows(
 ) -> list[dict[str, str]]:
     """Rows of the long results table, one a task and metric, in the order of `COLUMNS`.
 
-    A metric of one group of a task has the group as ``block``. Where gains are known, each task has a
-    row ``gain`` (percent) and task ``all`` one named ``delta_m``.
+    A metric of one group of a task has the group as ``block``. Where gains are known, each task
+    has a row ``gain`` (percent) and task ``all`` one named ``delta_m``.
     """
     rows: list[dict[str, str]] = []
 
@@ -100,18 +100,19 @@ def csv_lines(rows: list[dict[str, str]]) -> list[str]:
 
 
 class Results(L.Callback):
-    """Writes the scores of every fit and test, on the first process only; nothing under ``fast_dev_run``.
+    """Writes the scores of every fit and test, on the first process only.
 
-    ``metrics.json`` in the run folder is replaced after each validation; it holds the last and the best
-    value per task and metric, Δm where references exist, seed, versions, wall time in seconds, protocol
-    and plan hash. At the end of a fit or test the scores are appended to the long table.
+    ``metrics.json`` in the run folder is replaced after each validation; it holds the last and the
+    best value per task and metric, Δm where references exist, seed, versions, wall time in seconds,
+    protocol and plan hash. At the end of a fit or test the scores are appended to the long table.
+    Nothing is written under ``fast_dev_run``.
 
     Args:
         references: file with single-task references (`mtl_core.baselines.References.load`).
         plan_hash: of the config, see `mtl_core.baselines.plan_hash`. The command line fills it in.
         seed: of the run. The command line fills it in.
-        table: long table of all runs; None is ``results.csv`` in the trainer's root folder, empty keeps
-            none.
+        table: long table of all runs; None is ``results.csv`` in the trainer's root folder, an
+            empty text keeps none.
     """
 
     def __init__(
@@ -122,15 +123,19 @@ class Results(L.Callback):
         seed: int | None = None,
         table: str | None = None,
     ) -> None:
-        self.references = references
         self.plan_hash = plan_hash
         self.seed = seed
         self.table = table
-        self._known = None if references is None else References.load(references)
+        self.compare_with(references)
         self._seconds, self._started = 0.0, time.perf_counter()
         self._content: dict[str, Any] = {}
         self._best: dict[str, dict[str, dict[str, float]]] = {}
         self._tasks: dict[str, Task] = {}
+
+    def compare_with(self, references: str | None) -> None:
+        """Take single-task references from a file, or none."""
+        self.references = references
+        self._known = None if references is None else References.load(references)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Start the clock; refuse references that do not belong to the tasks."""

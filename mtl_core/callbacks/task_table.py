@@ -53,8 +53,8 @@ def task_table(
         tasks: records by name, a row each.
         scores: value by task and metric, ``loss`` among them.
         best: best values of earlier evaluations; None leaves the column out.
-        gains: gain over single-task references in percent; their mean is Δm. None or empty leaves the
-            column out.
+        gains: gain over single-task references in percent; their mean is Δm. None or empty
+            leaves the column out.
         notes: line below the table.
     """
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -108,24 +108,28 @@ def arrow(higher_is_better: bool) -> str:
 class TaskTable(L.Callback):
     """Prints a table after every validation and test, on the first process only.
 
-    A star marks a value that beats all earlier validations of the run; the best values are part of the
-    checkpoint, so a resumed run goes on with them.
+    A star marks a value that beats all earlier validations of the run; the best values are part
+    of the checkpoint, so a resumed run goes on with them.
 
     Args:
-        references: file with single-task references (see `mtl_core.baselines.References.load`). None
-            shows no Δm. The command line fills it in where references of the config were recorded.
-        every_n_epochs: print every n-th validation of a fit; 0 prints only after tests and validations
-            on their own.
+        references: file with single-task references, see `mtl_core.baselines.References.load`. None
+            shows no Δm. The command line uses what was recorded for the config.
+        every_n_epochs: print every n-th validation of a fit; 0 prints only after tests and
+            validations on their own.
     """
 
     def __init__(self, references: str | None = None, *, every_n_epochs: int = 1) -> None:
         if every_n_epochs < 0:
             raise ArgumentError("every_n_epochs", "not be negative", every_n_epochs)
-        self.references = references
         self.every_n_epochs = every_n_epochs
-        self._known = None if references is None else References.load(references)
+        self.compare_with(references)
         self._best: dict[str, dict[str, float]] = {}
         self._tasks: dict[str, Task] = {}
+
+    def compare_with(self, references: str | None) -> None:
+        """Take single-task references from a file, or none."""
+        self.references = references
+        self._known = None if references is None else References.load(references)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take the tasks; refuse references that do not belong to them."""
