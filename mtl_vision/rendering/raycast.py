@@ -141,7 +141,8 @@ def _rounds(solids: Floats, rays: Local, *, upright: bool) -> tuple[Floats, Floa
         squares += dz * dz
         along += dz * z
         rest += z * z
-    inverse = 1 / (squares + np.float32(1e-12))
+    squares += np.float32(1e-12)
+    inverse = 1 / squares
     inside = along * along
     inside -= squares * rest
     missed = inside <= 0
