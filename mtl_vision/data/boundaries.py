@@ -66,31 +66,23 @@ def thin(mask: Mask) -> Mask:
     Returns:
         (H, W) bool.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    result = mask.copy()
-    if not len(rows):
-        return result
-    # Only the part that holds pixels, with a border of background.
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    image = np.pad(mask[box], 1).astype(np.uint8)
-    tables = _deletable()
-    height, width = image.shape
-    inner = image[1:-1, 1:-1]
-    code = np.empty(inner.shape, np.uint8)
+    image = np.pad(mask, 1).astype(np.uint8)
+    flat = image.reshape(-1)
+    offsets = [dy * image.shape[1] + dx for dy, dx in _NEIGHBOURS]
+    left = np.flatnonzero(flat)  # only pixels still set are visited
     changed = True
     while changed:
         changed = False
-        for table in tables:
-            code[:] = 0
-            for bit, (dy, dx) in enumerate(_NEIGHBOURS):
-                view = image[1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
-                np.bitwise_or(code, view << np.uint8(bit), out=code)
-            delete = table[code] & inner.astype(bool)
+        for table in _deletable():
+            code = np.zeros(len(left), np.uint8)
+            for bit, offset in enumerate(offsets):
+                code |= flat[left + offset] << np.uint8(bit)
+            delete = table[code]
             if delete.any():
-                inner[delete] = 0
+                flat[left[delete]] = 0
+                left = left[~delete]
                 changed = True
-    result[box] = inner.astype(bool)
-    return result
+    return image[1:-1, 1:-1].astype(bool)
 
 
 @cache

@@ -118,8 +118,8 @@ class DenseTransform:
         self.train, self.fit = train, fit
         self.interpolation, self.normals_y = interpolation, normals_y
         self._fill = tuple(round(255 * value) for value in mean)
-        self._offset = 255 * np.asarray(mean, np.float32)
-        self._factor = 1 / (255 * np.asarray(std, np.float32))
+        self._offset = (np.asarray(mean) / np.asarray(std)).astype(np.float32).reshape(3, 1, 1)
+        self._factor = (1 / (255 * np.asarray(std))).astype(np.float32).reshape(3, 1, 1)
         self._smooth = cv2.INTER_CUBIC if interpolation == "cubic" else cv2.INTER_LINEAR
 
     @classmethod
@@ -267,9 +267,10 @@ class DenseTransform:
         return warp
 
     def _image_tensor(self, image: Array) -> Tensor:
-        return torch.from_numpy(
-            np.ascontiguousarray(((image - self._offset) * self._factor).transpose(2, 0, 1))
-        )
+        planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
+        planes *= self._factor
+        planes -= self._offset
+        return torch.from_numpy(planes)
 
     def _map(self, task: Task, array: Array, warp: Warp, flip: bool) -> Tensor:
         """One target after geometry, by the rule of its kind."""
