@@ -26,7 +26,7 @@ class WatchBuffers(L.Callback):
 
 
 def train(balancer: str | None, world: int, **kwargs) -> torch.Tensor:
-    """Parameters after two epochs; each step sees the same samples whatever the number of processes."""
+    """Parameters after two epochs; a step sees the same samples whatever the world size."""
     module = toy_module()
     samples = toy_samples(96)
     rank = torch.distributed.get_rank() if world > 1 else 0

@@ -1,4 +1,4 @@
-"""Every balancer family with every trainer feature: the guard on what Lightning does around a step."""
+"""Every balancer family with every trainer feature: the guard on Lightning's side of a step."""
 
 import copy
 
@@ -109,7 +109,7 @@ def test_a_dropped_step_leaves_parameters_and_state_alone(balancer):
 
 @pytest.mark.parametrize("balancer", FAMILIES)
 def test_weight_averaging(balancer):
-    """The average is used for validation and left in the module at the end; training is untouched."""
+    """The average is left in the module at the end; training is untouched."""
     plain = fit(balancer(), max_steps=6)
     averaged = fit(balancer(), EMAWeightAveraging(decay=0.5), max_steps=6)
     assert averaged.isfinite().all()
@@ -151,9 +151,7 @@ def test_compiled_network_trains_alike(balancer):
 @pytest.mark.parametrize("balancer", FAMILIES)
 def test_stopped_and_resumed_equals_unbroken(balancer, tmp_path):
     def saver():
-        return ModelCheckpoint(
-            tmp_path, every_n_train_steps=6, save_top_k=-1, filename="{step}"
-        )
+        return ModelCheckpoint(tmp_path, every_n_train_steps=6, save_top_k=-1, filename="{step}")
 
     unbroken = fit(balancer(), max_steps=12)
     fit(balancer(), saver(), max_steps=6, enable_checkpointing=True)

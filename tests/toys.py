@@ -1,4 +1,4 @@
-"""What several tests train: a network of a thousand parameters, three kinds of tasks, partial labels."""
+"""What several tests train: a tiny network, three kinds of tasks, partial labels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from mtl_core.tasks import Classification, MultiLabel, Regression, Task
 
 
 class ToyNetwork(MultiTaskNetwork):
-    """A two-layer trunk and a linear decoder per task, optionally with dropout and without a border."""
+    """A two-layer trunk and a linear decoder per task."""
 
     def __init__(
         self,

@@ -6,14 +6,27 @@ backward.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.nn.network import MultiTaskNetwork
 
 _CHUNK = 1 << 18
+
+
+def kept_graphs() -> AbstractContextManager[None]:
+    """Compile, and walk, graphs whose backward may run several times.
+
+    A compiled backward otherwise reuses the memory of what it saved, and refuses a second walk;
+    torch's own error names this setting as the remedy. Forward and backward both have to run
+    inside.
+    """
+    patch: AbstractContextManager[None] = functorch_config.patch(donated_buffer=False)
+    return patch
 
 
 def gramian(rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mtl_core.balancing.base import Balanceable, Balancer
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import mean_gradients, sum_over_ranks, world_size
-from mtl_core.balancing.rows import RowBuffer, add_rows
+from mtl_core.balancing.rows import RowBuffer, add_rows, kept_graphs
 from mtl_core.errors import ArgumentError, BalancerError, NonFiniteLossError
 
 
@@ -72,7 +72,8 @@ class RowBalancer(Balancer):
         network = module.network
         buffer = self._rows(network, network.shared_parameters())
         index = {entry: i for i, entry in enumerate(self.entries)}
-        add_rows(buffer, step, scaled, network, index, shares)
+        with kept_graphs():
+            add_rows(buffer, step, scaled, network, index, shares)
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Average over ranks, ask the method, write ``.grad``."""

@@ -95,14 +95,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
             batch.setdefault("labelled", {})[name] = labelled
         valid = [s.get("valid", {}).get(name) for s in samples]
         if any(v is not None for v in valid):
-            # A sample without a mask of its own counts entirely; one without a label is masked
-            # anyway.
+            # A sample without a mask counts entirely; one without a label is masked anyway.
             like = torch.ones_like(_tensor(next(v for v in valid if v is not None)))
             batch.setdefault("valid", {})[name] = _stack(
                 [like if v is None else v for v in valid], name
             )
         group = [s.get("group", {}).get(name) for s in samples]
         if any(g is not None for g in group):
+            for sample, value, member in zip(samples, values, group, strict=True):
+                if value is not None and member is None:
+                    where = f"sample {sample.get('key', '')!r}"
+                    raise LabelError(name, "come with their group in every sample", None, where)
             batch.setdefault("group", {})[name] = torch.tensor(
                 [-1 if g is None else g for g in group]
             )

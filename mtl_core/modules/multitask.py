@@ -1,19 +1,19 @@
 """The ordinary training regime: separate losses under automatic optimisation."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch._functorch import config as functorch_config
 
 from mtl_core.balancing.losses import TaskLosses
+from mtl_core.balancing.rows import kept_graphs
 from mtl_core.data.batch import Batch, batch_size
 from mtl_core.errors import ArgumentError, MissingTaskError, NoLabelsError, NonFiniteLossError
-from mtl_core.modules.objective import entry_losses, list_entries, to_host
+from mtl_core.modules.objective import check_groups, entry_losses, list_entries, to_host
 from mtl_core.modules.scores import Scores
 from mtl_core.nn.network import MultiTaskNetwork, Outputs
 from mtl_core.tasks.base import Task, check_tasks
@@ -93,20 +93,21 @@ class MultiTaskModule(L.LightningModule):
         return predictions
 
     def on_fit_start(self) -> None:
-        """Bring the metrics to the device; they are no part of the module's state."""
-        self._place_scores()
+        """Bring the training losses to the device; they are no part of the module's state."""
+        self._open("train")
 
     def on_validation_start(self) -> None:
-        """Likewise, for validation on its own."""
-        self._place_scores()
+        """Likewise for validation."""
+        self._open("val")
 
     def on_test_start(self) -> None:
-        """Likewise."""
-        self._place_scores()
+        """Likewise for the test."""
+        self._open("test")
 
-    def _place_scores(self) -> None:
-        for scores in self.scores.values():
-            scores.to(self.device)
+    def _open(self, stage: str) -> None:
+        # States made in inference mode could not be updated outside of it, so they are made anew.
+        self.scores[stage].reset()
+        self.scores[stage].to(self.device)
 
     def compute_losses(self, batch: Batch, out: Outputs, index: int) -> TaskLosses:
         """Separate losses of a batch; entries without a label in it are absent.
@@ -142,13 +143,6 @@ class MultiTaskModule(L.LightningModule):
             cut=out.cut,
         )
 
-    def _graphs(self) -> AbstractContextManager[None]:
-        """Where parts are compiled, keep buffers of the backward pass: balancers walk it per task."""
-        if not self.compiled:
-            return nullcontext()
-        patched: AbstractContextManager[None] = functorch_config.patch(donated_buffer=False)
-        return patched
-
     def _idle(self, out: Outputs, active: set[TaskName]) -> Tensor | None:
         if self._trainer is None or self.trainer.world_size == 1:
             return None
@@ -159,11 +153,12 @@ class MultiTaskModule(L.LightningModule):
         known = batch["targets"]
         if known and not any(name in self.tasks for name in known):
             raise MissingTaskError(next(iter(self.tasks)), known)
+        check_groups(self.tasks, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Sum of the task losses, with the separate ones registered for the balancer."""
         self._check_batch(batch)
-        with self._graphs():
+        with kept_graphs() if self.compiled else nullcontext():
             out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
         step = self.compute_losses(batch, out, batch_idx)
         if not step.losses:

@@ -69,6 +69,23 @@ def group_index(task: Task, name: TaskName, batch: Batch) -> Tensor:
     return index
 
 
+def check_groups(tasks: Mapping[TaskName, Task], batch: Batch) -> None:
+    """Refuse labelled samples whose group is not one of the task's.
+
+    Raises:
+        LabelError: names the task and the index found.
+    """
+    for name, task in tasks.items():
+        if not task.groups or name not in batch["targets"]:
+            continue
+        index = group_index(task, name, batch)
+        labelled = batch.get("labelled", {}).get(name)
+        known = index if labelled is None else index[labelled]
+        if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < len(task.groups):
+            found = sorted(set(known.tolist()) - set(range(len(task.groups))))
+            raise LabelError(name, f"have a group in 0..{len(task.groups) - 1}", found[:5])
+
+
 def entry_losses(
     entries: tuple[Entry, ...],
     tasks: Mapping[TaskName, Task],

@@ -29,7 +29,7 @@ class Scores:
         self.tasks = dict(tasks)
         self.entries = entries
         # Plain lists, moved by `to`: nothing of this is to be found in a module tree.
-        self.losses = [MeanMetric(nan_strategy="disable") for _ in entries]
+        self.losses = [MeanMetric(nan_strategy="error") for _ in entries]
         self.pairs: list[tuple[TaskName, int | None]] = []
         self.metrics: list[MetricCollection] = []
         for name, task in self.tasks.items() if metrics else ():
@@ -37,7 +37,7 @@ class Scores:
             for group in groups:
                 self.pairs.append((name, group))
                 self.metrics.append(MetricCollection(dict(task.metrics())))
-        self.seen = [MeanMetric(nan_strategy="disable") for _ in self.pairs]
+        self.seen = [MeanMetric(nan_strategy="error") for _ in self.pairs]
 
     def to(self, device: torch.device) -> None:
         """Bring all states to a device."""
@@ -89,7 +89,8 @@ class Scores:
                     continue
                 label = name if group is None else f"{name}/{self.tasks[name].groups[group]}"
                 for key, value in collection.compute().items():
-                    values[f"{label}/{key}"] = float(value)
+                    if not torch.isnan(value):  # undefined on these labels, such as R² of one
+                        values[f"{label}/{key}"] = float(value)
         return values
 
     def reset(self) -> None:

@@ -20,7 +20,7 @@ class MultiLabel(Task):
     activated (B, K) probabilities.
 
     Args:
-        num_labels: K, at least 1.
+        num_labels: K, at least 2 (a single one is a `Classification` of two classes).
         class_names: names of the K labels.
     """
 
@@ -29,8 +29,8 @@ class MultiLabel(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_labels < 1:
-            raise ArgumentError("num_labels", "be at least 1", self.num_labels)
+        if self.num_labels < 2:
+            raise ArgumentError("num_labels", "be at least 2", self.num_labels)
         if self.class_names and len(self.class_names) != self.num_labels:
             raise ArgumentError("class_names", f"hold {self.num_labels} names", self.class_names)
 

@@ -13,6 +13,15 @@ from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.tasks.base import Task
 
 
+class _R2(R2Score):
+    """R² that is NaN, not an error, where fewer than two samples leave it undefined."""
+
+    def compute(self) -> Tensor:
+        if int(self.total) < 2:  # type: ignore[arg-type]  # a tensor state
+            return torch.tensor(float("nan"), device=self.device)
+        return super().compute()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regression(Task):
     """A real vector per sample, each entry scored alike.
@@ -72,7 +81,7 @@ class Regression(Task):
         return {
             "rmse": MeanSquaredError(squared=False),
             "mae": MeanAbsoluteError(),
-            "r2": R2Score(),
+            "r2": _R2(),
         }
 
     def activate(self, prediction: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def test_one_task_is_trained_as_without_a_balancer(balancer):
 
 
 def test_interacting_decoders_are_differentiated_directly():
-    """Without a border the rows come from the losses; for a network that has one they are the same."""
+    """Without a border the rows come from the losses; they are the same."""
     with_border = fit(PCGrad(), module=toy_module())
     without = fit(PCGrad(), module=toy_module(border=False))
     torch.testing.assert_close(with_border, without)
