@@ -182,7 +182,13 @@ class SampleLoader(DataLoader[Any]):
                 self.skipped[path] = self.skipped.get(path, 0) + 1
             skips += len(fetched.skipped)
             if fetched.error is not None:
-                raise fetched.error
+                error = fetched.error
+                try:
+                    raise error
+                finally:
+                    # No cycle of error and frame: the workers of a frame that the garbage collector
+                    # finds take seconds to end.
+                    del error, fetched
             if passed:  # a sampler that is not ours (overfit_batches) cannot start late
                 passed -= 1
             elif fetched.value is not None:
