@@ -22,12 +22,6 @@ from mtl_core.errors import (
 )
 from mtl_core.tasks import Classification, Regression
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning"),  # Lightning
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Map(Classification):

@@ -21,12 +21,7 @@ from mtl_core.errors import (
 )
 from mtl_core.tasks import Classification, Regression, Task
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning"),  # Lightning
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 
 TASKS = {"kind": Classification(num_classes=3), "size": Regression()}
 OFFERS = {"a": ["kind"], "b": ["size"]}

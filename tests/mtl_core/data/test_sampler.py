@@ -12,12 +12,7 @@ from mtl_core.data import EvaluationSampler, MultiTaskDataModule, ShuffleSampler
 from mtl_core.errors import ArgumentError, EmptySplitError
 from mtl_core.tasks import Regression
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning"),  # Lightning
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 
 
 def epoch_of(sampler, epoch):
