@@ -147,9 +147,9 @@ class PredictionWriter(BasePredictionWriter):
 
     def _stem(self, key: str) -> str:
         """A relative path without extension that no other sample of this run has."""
-        path = Path(key)
-        parts = [part for part in path.with_suffix("").parts if part not in (path.anchor, "..")]
-        stem = unique = "/".join(parts) or "sample"
+        path = Path(key or "sample")
+        parts = [p for p in (*path.parts[:-1], path.stem) if p not in (path.anchor, "..")]
+        stem = unique = "/".join(parts)
         count = 1
         while unique in self._names:
             count += 1

@@ -1,0 +1,51 @@
+"""``python -m mtl_vision``: fit, validate, test, predict and baselines of vision configs."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import lightning as L
+
+import mtl_vision.callbacks
+import mtl_vision.data
+import mtl_vision.decoders
+import mtl_vision.encoders
+import mtl_vision.networks
+import mtl_vision.tasks  # noqa: F401  # importing makes the short names known
+from mtl_core.cli import KINDS, MultiTaskCLI, MultiTaskParser
+from mtl_core.single_task import SingleTaskCLI
+from mtl_core.single_task import main as run
+from mtl_vision.callbacks import ImagePredictionWriter
+from mtl_vision.encoders import Encoder
+
+
+class VisionParser(MultiTaskParser):
+    """Knows encoders besides."""
+
+    kinds: ClassVar[dict[str, type]] = {**KINDS, "encoder": Encoder}
+
+
+class VisionCLI(MultiTaskCLI):
+    """The command line with pictures among the predictions."""
+
+    reports: ClassVar[dict[str, type[L.Callback]]] = {
+        **MultiTaskCLI.reports,
+        "predictions": ImagePredictionWriter,
+    }
+    parser_type = VisionParser
+
+
+class VisionSingleTaskCLI(SingleTaskCLI, VisionCLI):
+    """The same for the single-task runs of ``baselines``."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: words; None reads those of the shell.
+    """
+    run(VisionCLI, VisionSingleTaskCLI, args)
+
+
+if __name__ == "__main__":
+    main()
