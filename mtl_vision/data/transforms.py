@@ -132,6 +132,7 @@ class DenseTransform:
         train: bool,
         fit: Fit = "resize",
         interpolation: Literal["linear", "cubic"] = "linear",
+        normals_y: Literal["down", "up"] = "down",
     ) -> Self:
         """The same from a record, as data modules hold it."""
         return cls(
@@ -140,6 +141,7 @@ class DenseTransform:
             train=train,
             fit=fit,
             interpolation=interpolation,
+            normals_y=normals_y,
             **asdict(augmentation),
         )
 
