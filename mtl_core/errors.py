@@ -7,10 +7,22 @@ keeps working for people who do not know the suite.
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class MTLError(Exception):
     """Base of everything the suite raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling, hence loader workers: constructors take more than a message."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[MTLError], args: tuple[Any, ...], state: dict[str, Any]) -> MTLError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class UnknownNameError(MTLError, ValueError):
@@ -107,7 +119,9 @@ class EmptySplitError(MTLError, ValueError):
     """A split holds no samples."""
 
     def __init__(self, split: str, where: str) -> None:
-        super().__init__(f"every split must hold at least one sample: {split!r} is empty in {where}.")
+        super().__init__(
+            f"every split must hold at least one sample: {split!r} is empty in {where}."
+        )
 
 
 class NonFiniteLossError(MTLError, ArithmeticError):
@@ -121,7 +135,9 @@ class NonFiniteLossError(MTLError, ArithmeticError):
 
     def __init__(self, losses: dict[str, float], batch: int, keys: list[str]) -> None:
         found = ", ".join(f"{name} = {value}" for name, value in losses.items())
-        samples = f" (samples {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})" if keys else ""
+        samples = (
+            f" (samples {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})" if keys else ""
+        )
         super().__init__(
             f"every loss must be finite, found {found} in batch {batch}{samples}. "
             "The last checkpoint written before this batch is intact."
@@ -134,8 +150,8 @@ class NoLabelsError(MTLError, ValueError):
     def __init__(self, batch: int, keys: list[str]) -> None:
         samples = f" (samples {', '.join(keys[:4])})" if keys else ""
         super().__init__(
-            f"a training batch must carry a label for at least one task: batch {batch}{samples} has "
-            "none. Set on_unlabelled: skip to pass over such batches."
+            f"a training batch must carry a label for at least one task: batch {batch}{samples} "
+            "has none. Set on_unlabelled: skip to pass over such batches."
         )
 
 

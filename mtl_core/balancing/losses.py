@@ -1,6 +1,6 @@
 """What a training step hands to a balancer, and what a balancer tells its method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -80,10 +80,3 @@ class Step:
     epoch: int
     generator: torch.Generator
 
-
-def entry_names(groups: Mapping[TaskName, Sequence[str]]) -> tuple[str, ...]:
-    """Names of all entries of a run: a task without groups is one entry, others one per group."""
-    names: list[str] = []
-    for task, members in groups.items():
-        names.extend([f"{task}/{member}" for member in members] if members else [task])
-    return tuple(names)

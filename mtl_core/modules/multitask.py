@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -30,8 +32,7 @@ class MultiTaskModule(L.LightningModule):
     equal.
 
     Logged: ``train/loss``, ``STAGE/TASK/loss``, ``STAGE/TASK/METRIC`` and
-        ``STAGE/TASK/GROUP/METRIC`` for
-    the stages train (losses only), val and test.
+    ``STAGE/TASK/GROUP/METRIC`` for the stages train (losses only), val and test.
 
     Args:
         tasks: records by name; their order is the order of everything.
@@ -158,9 +159,7 @@ class MultiTaskModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Sum of the task losses, with the separate ones registered for the balancer."""
         self._check_batch(batch)
-        with kept_graphs() if self.compiled else nullcontext():
-            out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
-        step = self.compute_losses(batch, out, batch_idx)
+        step = self._evaluate_losses(batch, batch_idx)
         if not step.losses:
             if self.on_unlabelled == "raise":
                 raise NoLabelsError(batch_idx, batch.get("keys", []))
@@ -171,6 +170,17 @@ class MultiTaskModule(L.LightningModule):
         self.scores["train"].add_losses(step.values, step.counts)
         self.log("loss", total.detach(), prog_bar=True, logger=False, batch_size=batch_size(batch))
         return total
+
+    def _evaluate_losses(self, batch: Batch, index: int) -> TaskLosses:
+        with kept_graphs() if self.compiled else nullcontext():
+            out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
+        step = self.compute_losses(batch, out, index)
+        return replace(step, recompute=partial(self._reevaluate_losses, batch, index))
+
+    def _reevaluate_losses(self, batch: Batch, index: int) -> TaskLosses:
+        # Called from within backward, outside of the trainer's autocast.
+        with self.trainer.precision_plugin.train_step_context(), torch.enable_grad():
+            return self._evaluate_losses(batch, index)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step's graph where no balancer took it."""
