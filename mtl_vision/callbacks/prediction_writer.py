@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from mtl_vision.visualize import draw
 from PIL import Image
 
 from mtl_core.atomic import atomic_write
 from mtl_core.callbacks.prediction_writer import Array, PredictionWriter, Row
 from mtl_core.tasks import Task
 from mtl_vision.tasks import DenseTask, SemanticSegmentation
+from mtl_vision.visualize import draw
 
 
 class ImagePredictionWriter(PredictionWriter):

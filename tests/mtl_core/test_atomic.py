@@ -29,13 +29,15 @@ def test_full_disk_leaves_the_old_file_and_no_scraps(tmp_path, monkeypatch, wher
         monkeypatch.setattr(os, "fsync", full)
     if where == "replace":
         monkeypatch.setattr(Path, "replace", full)
-    with (
-        pytest.raises(CheckpointWriteError, match=r"No space left.*untouched"),
-        atomic_write(path) as f,
-    ):
-        f.write(b"new")
-        if where == "write":
-            full()
+
+    def save() -> None:
+        with atomic_write(path) as file:
+            file.write(b"new")
+            if where == "write":
+                full()
+
+    with pytest.raises(CheckpointWriteError, match=r"No space left.*untouched"):
+        save()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

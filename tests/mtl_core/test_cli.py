@@ -108,7 +108,9 @@ def test_predict_writes_arrays_and_a_table(fitted, tmp_path):
     assert lines[0] == "key,largest,largest/probability,total"
     assert len(lines) == 17
     held = np.load(tmp_path / "arrays" / "folder" / "row 3.npz")
-    raw = cli.model.network(torch.tensor(cli.datamodule.dataset("predict")[3]["inputs"])[None])
+    raw = cli.model.eval().network(
+        torch.tensor(cli.datamodule.dataset("predict")[3]["inputs"])[None]
+    )
     expected = raw["largest"].softmax(1).detach().numpy()[0]
     np.testing.assert_allclose(held["largest"], expected, rtol=1e-5)
 

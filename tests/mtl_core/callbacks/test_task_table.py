@@ -69,8 +69,16 @@ def test_a_task_without_labels_is_said():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.41273, "0.4127"), (12.3456, "12.35"), (1234.56, "1235"), (0.0, "0.000")]
-    + [(1.2e-5, "1.20e-05"), (123456.0, "1.23e+05"), (math.nan, "nan"), (-0.5, "-0.5000")],
+    [
+        (0.41273, "0.4127"),
+        (12.3456, "12.35"),
+        (1234.56, "1235"),
+        (0.0, "0.000"),
+        (1.2e-5, "1.20e-05"),
+        (123456.0, "1.23e+05"),
+        (math.nan, "nan"),
+        (-0.5, "-0.5000"),
+    ],
 )
 def test_numbers_have_four_digits(value, shown):
     assert number(value) == shown

@@ -1,0 +1,5 @@
+"""Callbacks that know about images."""
+
+from mtl_vision.callbacks.prediction_writer import ImagePredictionWriter
+
+__all__ = ["ImagePredictionWriter"]
