@@ -5,17 +5,35 @@ from typing import ClassVar
 
 import lightning as L
 
+import mtl_core.balancing
+import mtl_core.modules
+import mtl_core.nn
+import mtl_core.tasks
 import mtl_vision.callbacks
 import mtl_vision.data
 import mtl_vision.decoders
 import mtl_vision.encoders
 import mtl_vision.networks
-import mtl_vision.tasks  # noqa: F401  # importing makes the short names known
+import mtl_vision.tasks
 from mtl_core.cli import KINDS, MultiTaskCLI, MultiTaskParser
 from mtl_core.single_task import SingleTaskCLI
 from mtl_core.single_task import main as run
 from mtl_vision.callbacks import ImagePredictionWriter
 from mtl_vision.encoders import Encoder
+
+COMPONENTS = (
+    mtl_core.balancing,
+    mtl_core.modules,
+    mtl_core.nn,
+    mtl_core.tasks,
+    mtl_vision.callbacks,
+    mtl_vision.data,
+    mtl_vision.decoders,
+    mtl_vision.encoders,
+    mtl_vision.networks,
+    mtl_vision.tasks,
+)
+"""Packages whose classes a config may name without their package: being imported is enough."""
 
 
 class VisionParser(MultiTaskParser):
