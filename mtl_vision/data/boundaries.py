@@ -46,7 +46,7 @@ def laplacian_boundaries(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
     Returns:
         (H, W) uint8 of 0 and 1.
     """
-    padded = np.pad(labels.astype(np.int64), 1, mode="edge")
+    padded = np.pad(labels.astype(np.int64), 1, mode="reflect")
     laplacian = (
         padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
     ) - 4 * padded[1:-1, 1:-1]
@@ -66,7 +66,7 @@ def thin(mask: Mask) -> Mask:
     Returns:
         (H, W) bool.
     """
-    image = np.pad(mask, 1).astype(np.uint8)
+    image = np.pad(mask, 1).astype(np.uint8, order="C")
     flat = image.reshape(-1)
     offsets = [dy * image.shape[1] + dx for dy, dx in _NEIGHBOURS]
     left = np.flatnonzero(flat)  # only pixels still set are visited

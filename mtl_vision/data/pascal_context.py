@@ -47,9 +47,11 @@ NORMALS_CLASSES = (
     440, 441, 442, 443, 444, 446, 454, 457,
 )
 # fmt: on
-"""Indices among the 459 Context classes whose name is also one of NYUDv2's 894 ("unknown" apart),
-and
-tvmonitor: where the distilled normals are trusted (Maninis et al., CVPR 2019)."""
+"""Where distilled normals are trusted (Maninis et al., CVPR 2019).
+
+Indices among the 459 Context classes of those whose name is also one of NYUDv2's 894, "unknown"
+apart, and of tvmonitor.
+"""
 
 
 class PascalContextSamples(FileSamples):
@@ -137,15 +139,15 @@ def _several(value: Any) -> list[Any]:
 
 
 def _load_mat(path: Path, name: str) -> Any:
+    if not path.is_file():
+        raise UnreadableFileError(path, "no such file")
     try:
-        return scipy.io.loadmat(path, simplify_cells=True)[name]
-    except FileNotFoundError:
-        raise UnreadableFileError(path, "no such file") from None
-    except KeyError:
-        raise UnreadableFileError(path, f"it holds no variable {name!r}") from None
-    # What SciPy's reader raises on damaged files.
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+        variables = scipy.io.loadmat(path, simplify_cells=True)
+    except Exception as error:  # SciPy's reader lets damaged files fail in any way
         raise UnreadableFileError(path, error) from error
+    if name not in variables:
+        raise UnreadableFileError(path, f"it holds no variable {name!r}")
+    return variables[name]
 
 
 class PascalContext(BenchmarkDataModule):

@@ -29,6 +29,11 @@ def test_a_thick_line_becomes_one_pixel_wide():
     assert (thinned[:, 8:32].sum(0) == 1).all()
 
 
+def test_memory_order_does_not_matter():
+    mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(30, 40)), 2) > 0
+    np.testing.assert_array_equal(thin(np.asfortranarray(mask)), thin(mask))
+
+
 def test_nothing_to_thin():
     assert not thin(np.zeros((4, 5), bool)).any()
 
