@@ -19,7 +19,7 @@ from mtl_core.baselines import References, plan_hash, recorded_path
 from mtl_core.callbacks import Curves, PredictionWriter, RandomState, Results, TaskTable
 from mtl_core.checkpoint import AtomicCheckpointIO
 from mtl_core.data.datamodule import MultiTaskDataModule
-from mtl_core.errors import UnknownNameError
+from mtl_core.errors import MTLError, UnknownNameError
 from mtl_core.nn import Decoder, MultiTaskNetwork
 from mtl_core.tasks import Task
 
@@ -153,6 +153,19 @@ class MultiTaskCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Say what the checkpoint changed."""
         tell(self.taken_from_checkpoint())
+
+    def instantiate_classes(self) -> None:
+        """Build everything; a mistake that a constructor refused is raised as it was found."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # jsonargparse wraps it in a message about types that quotes the whole config.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, MTLError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
 
     def after_instantiate_classes(self) -> None:
         """Tell the reports about plan, seed and references; none of it enters the saved config."""

@@ -9,6 +9,7 @@ import yaml
 from torch import nn
 
 from mtl_core.data.datamodule import MultiTaskDataModule
+from mtl_core.errors import ArgumentError
 from mtl_core.nn import Decoder, FeatureInfo, Features, LinearDecoder, MultiTaskNetwork
 from mtl_core.tasks import Task
 
@@ -27,6 +28,8 @@ class Shared(MultiTaskNetwork):
         super().__init__(tasks)
         unknown = set(decoders or {}) - set(tasks)
         assert not unknown, unknown
+        if width < 1:
+            raise ArgumentError("width", "be positive", width)
         info = FeatureInfo((width,), (1,))
         self.trunk = nn.Linear(3, width)
         self.heads = nn.ModuleDict(

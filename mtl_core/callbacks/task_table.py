@@ -84,7 +84,7 @@ def task_table(
             row.append(percent(gains[name]) if name in gains else "–")
         row.append(number(values["loss"]) if "loss" in values else "–")
         others = [
-            f"{metric} {arrow(higher[metric.rsplit('/')[-1]])} {number(v)}".replace(" ", "\u00a0")
+            f"{metric}{arrow(higher[metric.rsplit('/')[-1]])}{number(v)}"
             for metric, v in values.items()
             if metric != task.primary and metric.rsplit("/")[-1] in higher
         ]

@@ -14,6 +14,7 @@ import mtl_core.modules  # noqa: F401  # the short names of configs
 from mtl_core.callbacks import RandomState, TaskTable
 from mtl_core.checkpoint import AtomicCheckpointIO
 from mtl_core.cli import MultiTaskCLI, unknown_names
+from mtl_core.errors import ArgumentError
 from mtl_core.modules import MultiTaskModule
 from mtl_core.tasks import Classification, Regression, Task
 
@@ -167,6 +168,12 @@ def test_unknown_name_of_a_module_is_answered_too():
     message = "Parser key \"tasks\": module 'mtl_core.tasks' has no attribute 'Regresion'"
     assert "Did you mean Regression?" in unknown_names(message, {"tasks": Task})[0]
     assert unknown_names("all is well", {"tasks": Task}) == []
+
+
+def test_mistake_of_a_constructor_is_raised_as_it_is(tmp_path):
+    words = ["fit", "-c", str(write_config(tmp_path))]
+    with pytest.raises(ArgumentError, match=r"width must be positive, found -1\.$"):
+        MultiTaskCLI([*words, "--model.network.width=-1"])
 
 
 def test_missing_tasks_block_is_named(tmp_path, capsys):
