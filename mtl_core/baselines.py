@@ -32,7 +32,7 @@ TRAINER_KEYS = (
     "precision",
 )
 # What of the data's arguments does not.
-DATA_KEYS_LEFT_OUT = frozenset({"tasks", "num_workers", "predict_dir"})
+DATA_KEYS_LEFT_OUT = frozenset({"tasks", "num_workers", "predict"})
 
 
 def plan(config: Mapping[str, Any]) -> dict[str, Any]:
