@@ -211,6 +211,8 @@ def record(
     runs = [r for r in content["runs"] if (r["task"], r["seed"]) != (task, seed)]
     finite = {s: {m: v for m, v in held.items() if math.isfinite(v)} for s, held in scores.items()}
     runs.append({"task": task, "seed": seed, "scores": finite, **facts})
+    # A task that knows one protocol only, such as classification, says nothing about the others.
+    protocol = protocol or content.get("protocol", "")
     content = {"plan_hash": digest, "protocol": protocol, "runs": runs, "plan": dict(settings)}
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, default=str).encode())

@@ -63,12 +63,12 @@ def test_plan_does_not_depend_on_the_order_of_keys():
     assert plan_hash(dict(reversed(config().items()))) == plan_hash(config())
 
 
-def write(folder, task, seed, scores):
+def write(folder, task, seed, scores, protocol=""):
     return record(
         folder,
         digest="abc",
         task=task,
-        protocol="",
+        protocol=protocol,
         seed=seed,
         scores={"val": scores},
         facts={"versions": {}},
@@ -87,6 +87,12 @@ def test_references_are_means_over_seeds_and_a_seed_is_replaced(tmp_path):
     assert held.seeds == (0, 1)
     assert held.plan_hash == "abc"
     assert len(json.loads(path.read_text())["runs"]) == 3
+
+
+def test_protocol_is_that_of_the_tasks_that_have_one(tmp_path):
+    for task, protocol in (("first", ""), ("depth", "atrc"), ("last", "")):
+        path = write(tmp_path, task, 0, {"rmse": 1.0}, protocol)
+    assert References.load(path).protocol == "atrc"
 
 
 def test_gains_point_the_right_way(tmp_path):
