@@ -108,6 +108,7 @@ class Curves(L.Callback):
         self.compare_with(references)
         self._history: dict[str, list[tuple[float, float]]] = {}
         self._tasks: dict[str, Task] = {}
+        self._folder = Path()
         self._drawn = time.monotonic()
 
     def compare_with(self, references: str | None) -> None:
@@ -118,6 +119,7 @@ class Curves(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take the tasks."""
         self._tasks = dict(pl_module.tasks)  # type: ignore[arg-type]
+        self._folder = run_folder(trainer)
         self._drawn = time.monotonic()
 
     def _record(self, trainer: L.Trainer, stage: str, epochs: float) -> None:
@@ -160,7 +162,7 @@ class Curves(L.Callback):
             return
         save_figure(
             draw_curves(self._history, self._tasks, self._reference_values()),
-            run_folder(trainer) / "curves.png",
+            self._folder / "curves.png",
         )
 
     def _reference_values(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from mtl_core.atomic import atomic_write
@@ -72,16 +73,20 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("batch")
         self.folder = folder
         self.arrays = arrays
+        self.target = Path()
+        """Folder that is written to, known from `setup` on."""
         self._rows: list[Row] = []
         self._names: set[str] = set()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find out where to write."""
+        super().setup(trainer, pl_module, stage)
+        run = run_folder(trainer)
+        self.target = Path(self.folder) if self.folder else run / "predictions"
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a new CSV."""
         self._rows, self._names = [], set()
-
-    def target(self, trainer: L.Trainer) -> Path:
-        """The folder that is written to."""
-        return Path(self.folder) if self.folder else run_folder(trainer) / "predictions"
 
     def summarize(self, name: str, task: Task, array: Array) -> Row:
         """Columns of one prediction, see `summary`; a modality may say more about its own tasks."""
@@ -93,7 +98,7 @@ class PredictionWriter(BasePredictionWriter):
         """Write a sample's pictures below `folder` and name them for the CSV. Default: none.
 
         Args:
-            folder: see `target`.
+            folder: as in `target`.
             stem: the sample's file name without extension, unique in this run.
             tasks: records by name.
             arrays: activated predictions by task.
@@ -119,7 +124,7 @@ class PredictionWriter(BasePredictionWriter):
         held = {n: p.detach().float().cpu().numpy() for n, p in prediction["predictions"].items()}
         size = len(next(iter(held.values())))
         keys = prediction["keys"] or [f"{dataloader_idx}_{batch_idx}_{i}" for i in range(size)]
-        folder = self.target(trainer)
+        folder = self.target
         for i, key in enumerate(keys):
             stem = self._stem(key)
             arrays = {name: values[i] for name, values in held.items()}
@@ -142,8 +147,9 @@ class PredictionWriter(BasePredictionWriter):
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: _short(v) for k, v in row.items()} for row in self._rows)
-        with atomic_write(self.target(trainer) / f"{name}.csv") as file:
+        with atomic_write(self.target / f"{name}.csv") as file:
             file.write(text.getvalue().encode())
+        rank_zero_info(f"Wrote the predictions of {len(self._rows)} samples to {self.target}")
 
     def _stem(self, key: str) -> str:
         """A relative path without extension that no other sample of this run has."""

@@ -36,7 +36,10 @@ PACKAGES = ("mtl-suite", "torch", "lightning", "torchmetrics", "timm", "numpy")
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """Folder of a run: the logger's, or the trainer's root where there is no logger."""
+    """Folder of a run: the logger's, or the trainer's root where there is no logger.
+
+    All processes have to ask together: the first one tells the others.
+    """
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
@@ -131,6 +134,7 @@ class Results(L.Callback):
         self._content: dict[str, Any] = {}
         self._best: dict[str, dict[str, dict[str, float]]] = {}
         self._tasks: dict[str, Task] = {}
+        self._folder = Path()
 
     def compare_with(self, references: str | None) -> None:
         """Take single-task references from a file, or none."""
@@ -143,6 +147,7 @@ class Results(L.Callback):
         if self._known is not None:
             self._known.check(self._tasks)
         self._started = time.perf_counter()
+        self._folder = run_folder(trainer)
 
     @property
     def seconds(self) -> float:
@@ -193,7 +198,7 @@ class Results(L.Callback):
         if gains:
             section["gain"] = gains
             section["delta_m"] = math.fsum(gains.values()) / len(gains)
-        path = run_folder(trainer) / "metrics.json"
+        path = self._folder / "metrics.json"
         kept = _sections(path, self.plan_hash) if split == "test" else {}
         content = {
             "method": method_name(trainer, self._tasks),
