@@ -58,7 +58,7 @@ def toy_tasks() -> dict[str, Task]:
 
 
 def toy_samples(count: int = 48, *, partial: bool = True, seed: int = 0) -> list[Sample]:
-    """Samples with six inputs; where `partial`, every third lacks ``size``, every fifth ``kind``."""
+    """Samples of six inputs; where `partial`, every third lacks ``size``, every fifth ``kind``."""
     rng = np.random.default_rng(seed)
     samples: list[Sample] = []
     for i in range(count):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mtl_core.errors import UnknownNameError
 from mtl_core.nn.decoder import Decoded
 from mtl_core.nn.features import Features
+from mtl_core.nn.recorded import RecordsArguments
 from mtl_core.tasks.base import Task, check_tasks
 from mtl_core.types import Inputs, Predictions, TaskName
 
@@ -33,12 +34,13 @@ class Outputs:
     aux: dict[str, Tensor] = field(default_factory=dict)
 
 
-class MultiTaskNetwork(nn.Module, ABC):
+class MultiTaskNetwork(nn.Module, ABC, RecordsArguments):
     """One network for several tasks: an encoder, and one decoder per task behind a border.
 
-    A plain module, usable, mergeable and exportable without Lightning. A subclass writes `encode`
-    and `decode`; one whose decoders exchange features, or whose encoder depends on the task, sets
-    ``border`` to False and overrides `run`.
+    A plain module, usable, mergeable and exportable without Lightning; it remembers its arguments,
+    so that `mtl_core.hub.save_pretrained` can write it. A subclass writes `encode` and `decode`;
+    one whose decoders exchange features, or whose encoder depends on the task, sets ``border`` to
+    False and overrides `run`.
 
     Args:
         tasks: records by name; their order is the order of tasks everywhere.

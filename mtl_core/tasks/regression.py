@@ -17,7 +17,7 @@ class _R2(R2Score):
     """R² that is NaN, not an error, where fewer than two samples leave it undefined."""
 
     def compute(self) -> Tensor:
-        if int(self.total) < 2:  # type: ignore[arg-type]  # a tensor state
+        if int(self.total) < 2:
             return torch.tensor(float("nan"), device=self.device)
         return super().compute()
 

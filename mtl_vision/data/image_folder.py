@@ -123,7 +123,9 @@ class FolderSamples(FileSamples):
         task = self.declared[name]
         if not isinstance(task, MultiLabel):
             raise LabelError(name, "be multi-label to hold class presence", type(task).__name__)
-        return class_presence(labels, task.num_labels, task=name, key=key)
+        return class_presence(
+            labels, task.num_labels, task=name, key=key, min_share=target.min_share
+        )
 
 
 class ImageFolderTasks(MultiTaskDataModule):

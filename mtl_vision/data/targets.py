@@ -41,6 +41,7 @@ class TargetSource:
         derive: ``boundaries`` (where labels change, one pixel thin) or ``presence`` (which classes
             occur in the image) of the labels of `source`.
         source: name of the target that `derive` works on, which has a folder.
+        min_share: least share of the labelled pixels that makes a class present, in [0, 1].
     """
 
     folder: str | None = None
@@ -54,6 +55,7 @@ class TargetSource:
     name_column: str = "name"
     derive: Literal["boundaries", "presence"] | None = None
     source: str | None = None
+    min_share: float = 0.0
 
     def __post_init__(self) -> None:
         given = [n for n in ("folder", "csv", "derive") if getattr(self, n) is not None]
@@ -67,6 +69,8 @@ class TargetSource:
             raise UnknownNameError("derive", self.derive, ("boundaries", "presence"))
         if not self.scale > 0:
             raise ArgumentError("scale", "be positive", self.scale)
+        if not 0 <= self.min_share <= 1:
+            raise ArgumentError("min_share", "lie in [0, 1]", self.min_share)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,19 +91,22 @@ def read_map(source: TargetSource, task: Task | None, path: Path) -> Array:
             return read_labels(path, ignore=source.ignore, offset=source.offset)
 
 
-def class_presence(labels: Array, num_classes: int, *, task: str, key: str) -> NDArray[np.int64]:
+def class_presence(
+    labels: Array, num_classes: int, *, task: str, key: str, min_share: float = 0.0
+) -> NDArray[np.int64]:
     """Which classes occur in a label map: (K,) int64 of 0 and 1; 255 is no class.
+
+    A class occurs where it covers a pixel, and at least `min_share` of the labelled ones.
 
     Raises:
         LabelError: the map holds a class outside 0..K-1.
     """
-    found = np.unique(labels)
-    found = found[found != 255]
+    found, pixels = np.unique(labels[labels != 255], return_counts=True)
     if found.size and not 0 <= found[0] <= found[-1] < num_classes:
         rule = f"derive from classes in 0..{num_classes - 1}"
         raise LabelError(task, rule, found[(found < 0) | (found >= num_classes)][:5], key)
     presence = np.zeros(num_classes, np.int64)
-    presence[found] = 1
+    presence[found[pixels >= min_share * pixels.sum()]] = 1
     return presence
 
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError
 from mtl_core.nn import Decoded, Features, MultiTaskNetwork
-from mtl_core.nn.recorded import RecordsArguments
 from mtl_core.tasks import Task
 from mtl_core.types import Inputs, Predictions, TaskName
 from mtl_vision.decoders import DecoderFactory, FPNDecoder, build_decoders
@@ -14,7 +13,7 @@ from mtl_vision.decoders.blocks import resize
 from mtl_vision.encoders import EncoderFactory, build_encoder
 
 
-class HardSharing(MultiTaskNetwork, RecordsArguments):
+class HardSharing(MultiTaskNetwork):
     """One shared encoder and independent decoders (Caruana, 1997).
 
     The "MTL baseline" of the dense literature. With one task it is the single-task model that Δm

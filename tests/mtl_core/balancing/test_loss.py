@@ -25,7 +25,7 @@ class Moved(Equal):
         before = losses.values["marks"]
         same = losses.recompute().values["marks"]
         assert same == before
-        return None
+        return
 
 
 def test_weights_multiply_gradients():

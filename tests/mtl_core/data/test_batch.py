@@ -61,7 +61,7 @@ def test_shapes_have_to_agree():
 
 
 def test_labelled_samples_need_their_group():
-    with pytest.raises(LabelError, match="group in every sample.*'row 1'"):
+    with pytest.raises(LabelError, match=r"group in every sample.*'row 1'"):
         collate([sample(0, a=1) | {"group": {"a": 0}}, sample(1, a=1)])
 
 

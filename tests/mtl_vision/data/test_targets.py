@@ -28,6 +28,17 @@ def test_contradictions_are_refused(fields, message):
         TargetSource(**fields)
 
 
+def test_presence_may_ask_for_a_share_of_the_labelled_pixels():
+    labels = np.array([[0, 0, 0, 1], [2, 2, 255, 255]], np.uint8)
+    found = [
+        class_presence(labels, 3, task="p", key="k", min_share=share).tolist()
+        for share in (0.0, 0.2, 0.4, 0.6)
+    ]
+    assert found == [[1, 1, 1], [1, 0, 1], [1, 0, 0], [0, 0, 0]]
+    with pytest.raises(ArgumentError, match=r"min_share must lie in \[0, 1\], found 2"):
+        TargetSource(derive="presence", source="semseg", min_share=2)
+
+
 def test_class_presence():
     labels = np.asarray([[0, 2, 255], [2, 2, 4]])
     np.testing.assert_array_equal(class_presence(labels, 5, task="p", key="k"), [1, 0, 1, 0, 1])

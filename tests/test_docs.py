@@ -1,0 +1,63 @@
+"""Every Python block of README and docs runs, and every command in them parses."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list:
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL):
+            line = text[: match.start()].count("\n") + 2
+            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # A block that begins with "# file.py" is a file that later commands name.
+    named = re.match(r"# ([\w/]+\.py)\n", code)
+    if named:
+        (tmp_path / named[1]).write_text(code)
+    exec(compile(code, "block", "exec"), {"__name__": "__docs__"})
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_yaml_parses(text):
+    assert yaml.safe_load(text) is not None
+
+
+def commands() -> list:
+    found = []
+    for block in blocks("bash"):
+        for line in block.values[0].replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "mtl_vision" in words:
+                found.append(pytest.param(words, id=" ".join(words)[-70:]))
+    return found
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_name_files_and_verbs_that_exist(words):
+    rest = words[words.index("mtl_vision") + 1 :]
+    assert rest[0] in {"fit", "validate", "test", "predict", "baselines"}
+    for flag, value in pairwise(rest):
+        if flag == "-c" and value.startswith("configs/"):
+            assert (ROOT / value).is_file(), value
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
