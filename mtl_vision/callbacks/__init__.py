@@ -1,5 +1,6 @@
 """Callbacks that know about images."""
 
+from mtl_vision.callbacks.prediction_sheet import PredictionSheet
 from mtl_vision.callbacks.prediction_writer import ImagePredictionWriter
 
-__all__ = ["ImagePredictionWriter"]
+__all__ = ["ImagePredictionWriter", "PredictionSheet"]

@@ -78,9 +78,8 @@ class SaliencyMIoU(SaliencyPerImage):
 
     def compute(self) -> Tensor:
         """A scalar."""
-        jaccard = self.sums[2] / self.images
-        best: Tensor = jaccard.max().float()
-        return best
+        jaccard: Tensor = (self.sums / self.images)[2]
+        return jaccard.max().float()
 
 
 class SaliencyImageMaxF(SaliencyPerImage):
@@ -88,7 +87,7 @@ class SaliencyImageMaxF(SaliencyPerImage):
 
     def compute(self) -> Tensor:
         """A scalar."""
-        precision, recall, _ = super().compute()
+        precision, recall, _ = (self.sums / self.images).unbind()
         if not bool(self.images):
             return precision.new_full((), torch.nan).float()
         return _f_measure(precision, recall, 1.0).max().float()

@@ -38,9 +38,9 @@ def test_every_dense_task_gets_a_picture_of_its_size(tmp_path, task, channels):
     array = np.random.default_rng(0).random(shape, dtype=np.float32)
     row = ImagePredictionWriter().draw(tmp_path, "a/b", {"t": task}, {"t": array})
     assert row == {"t/image": "images/a/b.t.png"}
-    picture = Image.open(tmp_path / row["t/image"])
-    assert (picture.height, picture.width) == SIZE
-    assert picture.mode == "RGB"
+    with Image.open(tmp_path / row["t/image"]) as picture:
+        assert (picture.height, picture.width) == SIZE
+        assert picture.mode == "RGB"
 
 
 def test_segmentation_names_its_most_frequent_class():
