@@ -18,7 +18,7 @@ import mtl_vision.tasks
 from mtl_core.cli import KINDS, MultiTaskCLI, MultiTaskParser
 from mtl_core.single_task import SingleTaskCLI
 from mtl_core.single_task import main as run
-from mtl_vision.callbacks import ImagePredictionWriter
+from mtl_vision.callbacks import ImagePredictionWriter, PredictionSheet
 from mtl_vision.encoders import Encoder
 
 COMPONENTS = (
@@ -43,10 +43,11 @@ class VisionParser(MultiTaskParser):
 
 
 class VisionCLI(MultiTaskCLI):
-    """The command line with pictures among the predictions."""
+    """The command line with prediction sheets, and pictures among the predictions."""
 
     reports: ClassVar[dict[str, type[L.Callback]]] = {
         **MultiTaskCLI.reports,
+        "report.sheet": PredictionSheet,
         "predictions": ImagePredictionWriter,
     }
     parser_type = VisionParser

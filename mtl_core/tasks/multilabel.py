@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from mtl_core.errors import ArgumentError, LabelError
@@ -64,6 +64,12 @@ class MultiLabel(Task):
     def activate(self, prediction: Tensor) -> Tensor:
         """Label probabilities (B, K)."""
         return prediction.sigmoid()
+
+    def update(
+        self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
+    ) -> None:
+        """Score known labels; unsigned and boolean targets are widened, so that -1 exists."""
+        metrics.update(self.activate(prediction.float()), target.long())
 
     def check(self, target: Tensor) -> None:
         """Targets must be -1, 0 or 1."""

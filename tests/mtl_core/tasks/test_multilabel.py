@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.tasks import MultiLabel, reduce_loss
@@ -31,6 +32,17 @@ def test_metrics_leave_unknown_labels_out():
     for name, metric in TASK.metrics().items():
         metric.update(TASK.activate(right), target)
         assert metric.compute() == 1.0, name
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
+def test_any_type_of_yes_and_no(dtype):
+    target = torch.tensor([[1, 0], [0, 1]]).to(dtype)
+    TASK.check(target)
+    metrics = MetricCollection(TASK.metrics())
+    logits = torch.where(target.bool(), 5.0, -5.0)
+    TASK.update(metrics, logits, target, TASK.valid(target))
+    assert metrics.compute() == {"f1": 1.0, "ap": 1.0}
+    assert TASK.element_loss(logits, target, TASK.valid(target)).max() < 0.01
 
 
 def test_bad_targets_and_arguments():

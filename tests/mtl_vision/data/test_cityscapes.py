@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
+from toy_files import CITYSCAPES_SIZE as SIZE
+from toy_files import write_cityscapes
 
 from mtl_core.errors import ArgumentError, MissingTaskError, UnreadableFileError
 from mtl_vision.data.cityscapes import (
@@ -14,8 +16,6 @@ from mtl_vision.data.cityscapes import (
 )
 from mtl_vision.tasks import DepthEstimation, SemanticSegmentation, SurfaceNormals
 
-SIZE = (16, 32)
-
 
 def tasks(num_classes=19):
     return {"semseg": SemanticSegmentation(num_classes=num_classes), "depth": DepthEstimation()}
@@ -23,21 +23,7 @@ def tasks(num_classes=19):
 
 @pytest.fixture
 def root(tmp_path):
-    rng = np.random.default_rng(0)
-    labels = np.arange(512, dtype=np.uint16).reshape(SIZE) % 34
-    disparity = np.full(SIZE, 1 + 256 * 40, np.uint16)
-    disparity[0] = 0
-    disparity[1] = 1
-    for split, scene in (("train", "aachen"), ("train", "ulm"), ("val", "lindau")):
-        for folder, ending, array in (
-            ("leftImg8bit", "leftImg8bit", rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)),
-            ("gtFine", "gtFine_labelIds", labels.astype(np.uint8)),
-            ("disparity", "disparity", disparity),
-        ):
-            place = tmp_path / folder / split / scene
-            place.mkdir(parents=True)
-            Image.fromarray(array).save(place / f"{scene}_000000_000019_{ending}.png")
-    return tmp_path
+    return write_cityscapes(tmp_path)
 
 
 def test_files_are_read_as_they_are_stored(root):

@@ -1,11 +1,11 @@
 """Garments from IDX files, plain or gzipped, in both layouts."""
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_files import idx, write_fashion
 
 from mtl_core.errors import ArgumentError, MissingTaskError, UnreadableFileError
 from mtl_core.tasks.classification import Classification
@@ -14,28 +14,10 @@ from mtl_vision.data.multi_fashion import DEBIAN_FOLDER, MultiFashion, garments,
 TASKS = {name: Classification(num_classes=10) for name in ("left", "right")}
 
 
-def idx(array):
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-def store(folder, *, compress):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 60), ("t10k", 20)):
-        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-            path = folder / f"{part}-{name}-ubyte"
-            if compress:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(array)))
-            else:
-                path.write_bytes(idx(array))
-
-
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("below", ["", "FashionMNIST/raw"])
 def test_both_layouts(tmp_path, compress, below):
-    store(tmp_path / "data" / below if below else tmp_path / "data", compress=compress)
+    write_fashion(tmp_path / "data" / below if below else tmp_path / "data", compress=compress)
     sizes = {"train_size": 12, "val_size": 6, "test_size": 6}
     data = MultiFashion(TASKS, root=tmp_path / "data", batch_size=4, **sizes)
     batch = next(iter(data.train_dataloader()))
@@ -47,7 +29,7 @@ def test_both_layouts(tmp_path, compress, below):
 
 
 def test_damaged_files_are_named(tmp_path):
-    store(tmp_path / "data", compress=True)
+    write_fashion(tmp_path / "data", compress=True)
     path = tmp_path / "data" / "train-labels-idx1-ubyte.gz"
     good = path.read_bytes()
     path.write_bytes(good[:-12])

@@ -1,9 +1,9 @@
 """A few tiny files in NYUD's layout."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from toy_files import NYUD_SIZE as SIZE
+from toy_files import write_nyud
 
 from mtl_core.errors import ArgumentError, MissingTaskError, UnreadableFileError
 from mtl_vision.data.augmentation import Augmentation
@@ -22,33 +22,11 @@ TASKS = {
     "normals": SurfaceNormals(),
     "boundary": BoundaryDetection(),
 }
-SIZE = (24, 32)
 
 
 @pytest.fixture
 def root(tmp_path):
-    rng = np.random.default_rng(0)
-    for folder in ("gt_sets", "images", "segmentation", "depth", "normals", "edge"):
-        (tmp_path / folder).mkdir()
-    names = {"train": [f"{i:04d}" for i in range(4)], "val": ["1000", "1001"]}
-    for split, members in names.items():
-        (tmp_path / "gt_sets" / f"{split}.txt").write_text("\n".join(members) + "\n")
-        for name in members:
-            image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-            labels = np.repeat(np.arange(32, dtype=np.uint8)[None] + 9, 24, 0)
-            labels[:, :2] = 0
-            normals = np.tile(np.asarray([255, 128, 128], np.uint8), (*SIZE, 1))
-            edge = np.zeros(SIZE, np.uint8)
-            edge[:, 10] = 255
-            for folder, array in (
-                ("images", image),
-                ("segmentation", labels),
-                ("normals", normals),
-                ("edge", edge),
-            ):
-                Image.fromarray(array).save(tmp_path / folder / f"{name}.png")
-            np.save(tmp_path / "depth" / f"{name}.npy", np.full(SIZE, 2.5, np.float32))
-    return tmp_path
+    return write_nyud(tmp_path)
 
 
 def test_files_are_read_as_they_are_stored(root):

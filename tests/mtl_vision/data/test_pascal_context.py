@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from toy_files import OTHER, PERSON, annotation, rectangle, write_pascal
+from toy_files import PASCAL_SIZE as SIZE
 
 from mtl_core.errors import SampleSizeError, UnreadableFileError
 from mtl_vision.data.boundaries import thin
@@ -29,67 +31,11 @@ TASKS = {
     "normals": SurfaceNormals(),
     "boundary": BoundaryDetection(),
 }
-SIZE = (20, 30)
-
-
-def rectangle(*box):
-    mask = np.zeros(SIZE, np.uint8)
-    mask[box[0] : box[1], box[2] : box[3]] = 1
-    return mask
-
-
-def structs(records, fields):
-    """A 1xN MATLAB struct array."""
-    array = np.empty((1, len(records)), dtype=[(field, object) for field in fields])
-    for i, record in enumerate(records):
-        array[0, i] = tuple(record)
-    return array
-
-
-def annotation(*objects):
-    """A PASCAL-Part annotation: (class, index, [(part, mask), ...]) for every object."""
-    fields = ("class", "class_ind", "mask", "parts")
-    records = [
-        (name, index, np.ones(SIZE, np.uint8), structs(parts, ("part_name", "mask")))
-        for name, index, parts in objects
-    ]
-    return {"anno": structs([("img", structs(records, fields))], ("imname", "objects"))}
-
-
-PERSON = ("person", 15, [("head", rectangle(0, 5, 5, 10)), ("lfoot", rectangle(15, 20, 5, 10))])
-OTHER = ("person", 15, [("ruarm", rectangle(5, 10, 20, 25))])
-HORSE = ("horse", 13, [("head", rectangle(0, 20, 25, 30))])
 
 
 @pytest.fixture
 def root(tmp_path):
-    rng = np.random.default_rng(0)
-    folders = ("ImageSets/Context", "JPEGImages", "semseg/VOC12", "semseg/pascal-context")
-    more = ("human_parts", "normals_distill", "sal_distill", "pascal-context/trainval")
-    for folder in folders + more:
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "ImageSets/Context/train.txt").write_text("2008_000001\n")
-    (tmp_path / "ImageSets/Context/val.txt").write_text("2008_000002\n2008_000003\n")
-    context = np.full(SIZE, 360, np.uint16)  # sky: no class of NYUDv2
-    context[8:] = 158  # floor
-    for name in ("2008_000001", "2008_000002", "2008_000003"):
-        image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-        Image.fromarray(image).save(tmp_path / "JPEGImages" / f"{name}.jpg")
-        labels = np.full(SIZE, 4, np.uint8)
-        labels[:, -1] = 255
-        Image.fromarray(labels).save(tmp_path / "semseg/pascal-context" / f"{name}.png")
-        normals = np.tile(np.asarray([128, 0, 128], np.uint8), (*SIZE, 1))
-        Image.fromarray(normals).save(tmp_path / "normals_distill" / f"{name}.png")
-        saliency = np.tile(np.linspace(0, 255, 30).astype(np.uint8), (20, 1))
-        Image.fromarray(saliency).save(tmp_path / "sal_distill" / f"{name}.png")
-        scipy.io.savemat(
-            tmp_path / "pascal-context/trainval" / f"{name}.mat", {"LabelMap": context}
-        )
-        people = annotation(HORSE) if name.endswith("3") else annotation(PERSON, HORSE, OTHER)
-        scipy.io.savemat(tmp_path / "human_parts" / f"{name}.mat", people)
-    voc = np.full(SIZE, 20, np.uint8)
-    Image.fromarray(voc).save(tmp_path / "semseg/VOC12/2008_000002.png")
-    return tmp_path
+    return write_pascal(tmp_path)
 
 
 def test_files_are_read_as_they_are_stored(root):

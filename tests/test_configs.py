@@ -1,0 +1,116 @@
+"""Every YAML in `configs/` runs fit, test and predict on tiny data of its own layout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy_files import (
+    write_camvid,
+    write_cityscapes,
+    write_fashion,
+    write_images,
+    write_nyud,
+    write_pascal,
+)
+
+from mtl_vision.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if "tasks" in yaml.safe_load(p.read_text()))
+PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p not in WHOLE)
+BASE = CONFIGS / "vision" / "rooms_vit.yaml"
+
+# Files in the layout of the data set that a config reads.
+WRITERS = {
+    "data_nyud": write_nyud,
+    "data_pascal_context": write_pascal,
+    "data_cityscapes": write_cityscapes,
+    "multi_fashion": write_fashion,
+    "camvid": write_camvid,
+}
+# A smaller encoder where the config's own would take seconds, and no download of its weights.
+SMALL = {
+    "data_nyud": [
+        "--model.network.encoder=test_vit",
+        "--model.network.img_size=[64, 64]",
+        "--data.size=[64, 64]",
+        "--model.network.decoder.width=16",
+        "--data.batch_size=2",
+    ],
+    "data_pascal_context": [
+        "--model.network.encoder.name=resnet10t",
+        "--data.size=[64, 64]",
+        "--model.network.decoder.width=16",
+        "--data.batch_size=2",
+        "--data.drop_last=false",
+    ],
+    "data_cityscapes": [
+        "--model.network.encoder.name=resnet10t",
+        "--model.network.decoder.width=16",
+        "--data.batch_size=2",
+    ],
+    "multi_fashion": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
+    "multi_digits": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
+    "rooms_vit": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
+    "rooms_all": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
+    "camvid": ["--data.splits={train: train, val: val, test: val}"],
+}
+
+
+def arguments(path: Path, tmp_path: Path) -> list[str]:
+    words = ["-c", str(path), *SMALL.get(path.stem, [])]
+    if path.stem in WRITERS:
+        WRITERS[path.stem](tmp_path / "data")
+        words.append(f"--data.root={tmp_path / 'data'}")
+    text = path.read_text()
+    if "pretrained: true" in text:
+        where = "encoder." if "{name: resnet" in text else ""
+        words.append(f"--model.network.{where}pretrained=false")
+    return [*words, "--data.num_workers=0"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Runs write to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["mtl_vision"])
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.stem)
+def test_config_runs(path, tmp_path):
+    words = arguments(path, tmp_path)
+    quick = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    for verb in ("fit", "validate", "test"):
+        main([verb, *words, *quick])
+    if path.stem in WRITERS and path.stem != "multi_fashion":
+        write_images(tmp_path / "photos")
+        words.append(f"--data.predict={tmp_path / 'photos'}")
+    main(["predict", *words, *quick])
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda p: p.stem)
+def test_part_runs_on_top_of_the_quick_start(path, tmp_path):
+    words = arguments(BASE, tmp_path)
+    words[2:2] = ["-c", str(path)]
+    main(["fit", *words, "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"])
+
+
+def test_print_config_is_complete(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(BASE), "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert list(printed["tasks"]) == ["semseg", "depth", "normals", "boundary"]
+    assert printed["model"]["class_path"] == "mtl_core.modules.MultiTaskModule"
+
+
+def test_quick_start_leaves_its_run_folder(tmp_path):
+    words = arguments(BASE, tmp_path)
+    limits = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.batch_size=4"]
+    main(["fit", *words, *limits])
+    folder = tmp_path / "runs" / "rooms_vit" / "version_0"
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert {"config.yaml", "metrics.json", "metrics.csv", "curves.png"} <= found
+    assert "sheets/last.png" in found
+    (checkpoint,) = folder.glob("checkpoints/*.ckpt")
+    torch.load(checkpoint, weights_only=True)
