@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,10 @@ class SingleTaskCLI(MultiTaskCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the whole config, then keep one task of it."""
-        super().parse_arguments(parser, args)
+        with warnings.catch_warnings():
+            # The words of the shell are these, less the verb.
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+            super().parse_arguments(parser, args)
         whole = yaml.safe_load(parser.dump(self.config, skip_none=False, skip_link_targets=True))
         config = whole["fit"]
         self.plan, self.digest = plan(config), plan_hash(config)
@@ -153,11 +157,14 @@ def main(
         args: words; None reads those of the shell.
     """
     words = list(sys.argv[1:] if args is None else args)
+    # What Lightning 2.6 calls and torch has renamed since; nothing that a user could change.
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     try:
         if words[:1] == ["baselines"]:
             train_baselines(words[1:], single)
         else:
-            cli(words)
+            # Given words, Lightning warns that those of the shell go unread.
+            cli(None if args is None else words)
     except MTLError as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise

@@ -1,10 +1,13 @@
 """Every YAML in `configs/` runs fit, test and predict on tiny data of its own layout."""
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from toy_files import (
     write_camvid,
     write_cityscapes,
@@ -114,3 +117,20 @@ def test_quick_start_leaves_its_run_folder(tmp_path):
     assert "sheets/last.png" in found
     (checkpoint,) = folder.glob("checkpoints/*.ckpt")
     torch.load(checkpoint, weights_only=True)
+
+
+def test_predictions_of_a_folder_have_the_images_size(tmp_path):
+    """Pictures, arrays and one CSV; the network worked at another size."""
+    path = CONFIGS / "vision" / "camvid.yaml"
+    write_images(tmp_path / "photos" / "day", count=2)
+    words = [*arguments(path, tmp_path), f"--data.predict={tmp_path / 'photos'}"]
+    main(["predict", *words, "--trainer.logger=false", "--trainer.accelerator=cpu"])
+    folder = tmp_path / "runs" / "predictions"
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    assert [row["key"] for row in rows] == ["day/photo0.jpg", "day/photo1.jpg"]
+    assert {"semseg", "presence/sky"} <= set(rows[0])
+    with np.load(folder / "arrays" / "day" / "photo0.npz") as arrays:
+        shapes = {name: arrays[name].shape for name in arrays}
+    assert shapes == {"semseg": (11, 45, 60), "boundary": (45, 60), "presence": (11,)}
+    with Image.open(folder / rows[0]["semseg/image"]) as picture:
+        assert picture.size == (60, 45)

@@ -79,4 +79,3 @@ class Step:
     index: int
     epoch: int
     generator: torch.Generator
-

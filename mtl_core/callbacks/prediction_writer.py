@@ -92,6 +92,12 @@ class PredictionWriter(BasePredictionWriter):
         """Columns of one prediction, see `summary`; a modality may say more about its own tasks."""
         return summary(name, task, array)
 
+    def restore(
+        self, trainer: L.Trainer, key: str, tasks: Mapping[str, Task], arrays: Mapping[str, Array]
+    ) -> Mapping[str, Array]:
+        """Bring a sample's predictions to the size of its source. Default: unchanged."""
+        return arrays
+
     def draw(
         self, folder: Path, stem: str, tasks: Mapping[str, Task], arrays: Mapping[str, Array]
     ) -> Row:
@@ -127,7 +133,8 @@ class PredictionWriter(BasePredictionWriter):
         folder = self.target
         for i, key in enumerate(keys):
             stem = self._stem(key)
-            arrays = {name: values[i] for name, values in held.items()}
+            raw = {name: values[i] for name, values in held.items()}
+            arrays = self.restore(trainer, key, tasks, raw)
             self._write_arrays(folder / "arrays", stem, arrays)
             row: Row = {"key": key}
             row |= self.draw(folder, stem, tasks, arrays)

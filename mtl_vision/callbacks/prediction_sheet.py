@@ -143,7 +143,7 @@ class PredictionSheet(L.Callback):
             columns[1].extend(to_array(task.activate(matched)))
 
     def _picture(self, image: Tensor) -> Picture:
-        """Normalised (3, H, W) → (H, W, 3) uint8; a single channel is stretched to full contrast."""
+        """Normalised (3, H, W) → (H, W, 3) uint8; one channel is stretched to full contrast."""
         values = image.detach().float().cpu()
         if len(values) == 3:
             values = values * torch.tensor(self.std)[:, None, None]
