@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mtl_vision.__main__ import main
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -61,3 +63,18 @@ def test_commands_name_files_and_verbs_that_exist(words):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_decoder_of_the_readme_trains(tmp_path, monkeypatch):
+    """The block of the README, in a file outside of the project, by the README's own command."""
+    (block,) = [b.values[0] for b in blocks("python") if b.values[0].startswith("# my_decoder.py")]
+    (command,) = [c.values[0] for c in commands() if "my_decoder.MyDecoder" in c.values[0]]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 15
+    (tmp_path / "my_decoder.py").write_text(block)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["mtl_vision"])
+    sizes = ["--data.train_size=4", "--data.val_size=2", "--data.batch_size=2"]
+    quick = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    main([*command[command.index("mtl_vision") + 1 :], *sizes, *quick])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_vision.data.augmentation import Size
-from mtl_vision.data.boundaries import thin
+from mtl_vision.thinning import thin
 
 Array: TypeAlias = NDArray[Any]
 

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import cKDTree
@@ -14,8 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl_core.errors import ArgumentError
-
-Mask = NDArray[np.bool_]
+from mtl_vision.thinning import Mask, thin
 
 
 def suppress_non_maxima(probability: Tensor, sigma: float = 1.5) -> Tensor:
@@ -90,31 +88,6 @@ def dilate(values: Tensor, radius: float) -> Tensor:
         for dy in rows:
             result = torch.maximum(result, wide[:, reach + dy : reach + dy + h])
     return result
-
-
-def thin(mask: Mask) -> Mask:
-    """Thin lines to a width of one pixel without breaking them (Zhang & Suen 1984).
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        (H, W) bool, a subset of `mask`.
-    """
-    padded = np.pad(mask, 1)
-    inner = padded[1:-1, 1:-1]
-    while True:
-        before = int(inner.sum())
-        for first in (True, False):
-            n, ne, e, se = padded[:-2, 1:-1], padded[:-2, 2:], padded[1:-1, 2:], padded[2:, 2:]
-            s, sw, w, nw = padded[2:, 1:-1], padded[2:, :-2], padded[1:-1, :-2], padded[:-2, :-2]
-            ring = np.stack([n, ne, e, se, s, sw, w, nw])
-            neighbours = ring.sum(0, dtype=np.int8)
-            rises = (~ring & np.roll(ring, -1, axis=0)).sum(0, dtype=np.int8)
-            corner = ~(n & e & s) & ~(e & s & w) if first else ~(n & e & w) & ~(n & s & w)
-            inner &= ~((neighbours >= 2) & (neighbours <= 6) & (rises == 1) & corner)
-        if int(inner.sum()) == before:
-            return inner.copy()
 
 
 class BoundaryODSF(Metric):

@@ -8,7 +8,6 @@ from toy_files import OTHER, PERSON, annotation, rectangle, write_pascal
 from toy_files import PASCAL_SIZE as SIZE
 
 from mtl_core.errors import SampleSizeError, UnreadableFileError
-from mtl_vision.data.boundaries import thin
 from mtl_vision.data.pascal_context import (
     NORMALS_CLASSES,
     PARTS,
@@ -23,6 +22,7 @@ from mtl_vision.tasks import (
     SemanticSegmentation,
     SurfaceNormals,
 )
+from mtl_vision.thinning import thin
 
 TASKS = {
     "semseg": SemanticSegmentation(num_classes=21),

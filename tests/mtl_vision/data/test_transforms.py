@@ -8,7 +8,7 @@ from scipy import ndimage
 from mtl_core.errors import ArgumentError, SampleSizeError
 from mtl_core.tasks.classification import Classification
 from mtl_vision.data.augmentation import RECIPES
-from mtl_vision.data.boundaries import label_boundaries, thin
+from mtl_vision.data.boundaries import label_boundaries
 from mtl_vision.data.transforms import IMAGENET_MEAN, IMAGENET_STD, DenseTransform, distort_colors
 from mtl_vision.tasks import (
     BoundaryDetection,
@@ -18,6 +18,7 @@ from mtl_vision.tasks import (
     SemanticSegmentation,
     SurfaceNormals,
 )
+from mtl_vision.thinning import thin
 
 TASKS = {
     "semseg": SemanticSegmentation(num_classes=5),
