@@ -111,3 +111,16 @@ def test_perfect_and_empty_predictions():
     everywhere = torch.ones(1, 2, 2, dtype=torch.bool)
     assert score(SaliencyMaxF(), target.float(), target, everywhere) == 1
     assert score(SaliencyMaxF(), torch.zeros(1, 2, 2), target, everywhere) == 0
+
+
+def test_thresholds_are_exclusive_in_the_survey_and_inclusive_in_atrc():
+    target = torch.tensor([[[1, 0]]])
+    everywhere = torch.ones(1, 1, 2, dtype=torch.bool)
+    last, first = torch.tensor(0.95), torch.linspace(0.2, 0.9, 15)[0]
+    above, below = torch.tensor([[[1.0, last]]]), torch.tensor([[[last, 0.0]]])
+    blind = 1.3 * 0.5 / (0.3 * 0.5 + 1)
+    assert score(SaliencyMaxF(), above, target, everywhere) == pytest.approx(blind)
+    assert score(SaliencyMaxF(), below, target, everywhere) == 1
+    at_first = torch.tensor([[[first, 0.0]]])
+    assert score(SaliencyMIoU(), at_first, target, everywhere) == 0
+    assert score(SaliencyMIoU(), at_first + 1e-3, target, everywhere) == 1

@@ -49,6 +49,19 @@ def test_unlabelled_pixels_do_not_enter_the_balance(target):
     )
 
 
+def test_pixels_masked_by_the_batch_do_not_enter_the_balance(target):
+    """`valid` may exclude labelled pixels: the same as if they carried no label."""
+    task = SaliencyDetection(protocol="survey")
+    raw = torch.randn(2, 1, 5, 6)
+    masked = task.valid(target)
+    masked[1, :, :3] = False
+    hidden = torch.where(masked, target, 255)
+    torch.testing.assert_close(
+        task.element_loss(raw, target, masked)[masked],
+        task.element_loss(raw, hidden, task.valid(hidden))[masked],
+    )
+
+
 @pytest.mark.parametrize("protocol", ["survey", "atrc"])
 @pytest.mark.parametrize("value", [0, 1])
 def test_one_class_alone_gets_plain_cross_entropy(protocol, value):
