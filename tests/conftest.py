@@ -1,0 +1,6 @@
+"""One thread a worker: pytest runs a worker a core, and threads that wait for each other spin."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
