@@ -1,7 +1,7 @@
 """Boundary F-measure at the best threshold of a data set, in Python: not SEISM's number."""
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl_core.errors import ArgumentError
+from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_vision.thinning import Mask, thin
+
+Matching: TypeAlias = Literal["tolerance", "assignment"]
 
 
 def suppress_non_maxima(probability: Tensor, sigma: float = 1.5) -> Tensor:
@@ -129,12 +131,14 @@ class BoundaryODSF(Metric):
         self,
         *,
         max_distance: float = 0.0075,
-        matching: Literal["tolerance", "assignment"] = "tolerance",
+        matching: Matching = "tolerance",
         thresholds: int = 99,
     ) -> None:
         super().__init__()
         if not 0 < max_distance < 1:
             raise ArgumentError("max_distance", "lie in (0, 1)", max_distance)
+        if matching not in get_args(Matching):
+            raise UnknownNameError("matching", matching, get_args(Matching))
         if thresholds < 1:
             raise ArgumentError("thresholds", "be at least 1", thresholds)
         self.max_distance = max_distance

@@ -1,6 +1,7 @@
 """Angles between predicted and true surface normals (Fouhey, Gupta & Hebert 2013)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -11,18 +12,20 @@ BINS_PER_DEGREE = 100
 
 
 def angle(p: Tensor, g: Tensor) -> Tensor:
-    """Angle between unit vectors in degrees, ``2 atan2(|p - g|, |p + g|)``.
+    """Angle between vectors in degrees, ``2 atan2(|p - g|, |p + g|)`` with g brought to length 1.
 
     Unlike the arc cosine of the scalar product it is accurate for small angles too (Kahan 2006,
-    section 12).
+    section 12), but only between vectors of equal length: a length of 0.98, which stored normals
+    may have, would count as 1.2 degrees.
 
     Args:
-        p: (B, 3, H, W).
-        g: (B, 3, H, W).
+        p: (B, 3, H, W) unit vectors, or zero, which is at 90 degrees from everything.
+        g: (B, 3, H, W), of any length.
 
     Returns:
         (B, H, W), in [0, 180].
     """
+    g = F.normalize(g, dim=1)
     return torch.rad2deg(2 * torch.atan2((p - g).norm(dim=1), (p + g).norm(dim=1)))
 
 
@@ -51,13 +54,14 @@ class AngleHistogram(Metric):
 
         Args:
             preds: (B, 3, H, W) unit vectors.
-            target: (B, 3, H, W) unit vectors where valid.
+            target: (B, 3, H, W) unit vectors where valid, of length 1 within 0.02.
             valid: (B, H, W) bool.
         """
         error = angle(preds, target)[valid].double()
         self.sums += torch.stack([error.sum(), error.square().sum()])
         last = self.histogram.numel() - 1
-        bins = (error * BINS_PER_DEGREE).long().clamp(max=last)
+        # A prediction of NaN has no bin: the sums become NaN, the histogram takes the worst angle.
+        bins = (error.nan_to_num(180.0) * BINS_PER_DEGREE).long().clamp(max=last)
         self.histogram += torch.bincount(bins, minlength=last + 1)
 
     def compute(self) -> Tensor:
@@ -91,7 +95,7 @@ class MedianAngle(AngleHistogram):
         index = (below < half).sum()
         inside = self.histogram[index].double()
         share = (half - below[index] + inside) / inside
-        return ((index + share) / BINS_PER_DEGREE).float()
+        return ((index + share) / BINS_PER_DEGREE).clamp(max=180).float()
 
 
 class WithinAngle(AngleHistogram):

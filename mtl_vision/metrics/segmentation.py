@@ -1,10 +1,14 @@
 """Scores of a per-pixel class map, all from one confusion matrix over the data set."""
 
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from mtl_core.errors import UnknownNameError
+
+Absent: TypeAlias = Literal["zero", "skip"]
 
 
 class ConfusionMatrix(Metric):
@@ -58,8 +62,10 @@ class MeanIoU(ConfusionMatrix):
             multi-task survey and the ATRC line; ``skip`` leaves it out of the mean.
     """
 
-    def __init__(self, num_classes: int, *, absent: Literal["zero", "skip"] = "zero") -> None:
+    def __init__(self, num_classes: int, *, absent: Absent = "zero") -> None:
         super().__init__(num_classes)
+        if absent not in get_args(Absent):
+            raise UnknownNameError("absent", absent, get_args(Absent))
         self.absent = absent
 
     def compute(self) -> Tensor:

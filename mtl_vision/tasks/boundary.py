@@ -1,13 +1,13 @@
 """Semantic boundaries."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, get_args
 
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl_core.errors import ArgumentError
-from mtl_vision.metrics.boundary import BoundaryODSF
+from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_vision.metrics.boundary import BoundaryODSF, Matching
 from mtl_vision.tasks.dense import IGNORE, DenseTask, weighted_binary_loss
 
 
@@ -16,8 +16,7 @@ class BoundaryDetection(DenseTask):
     """Whether a pixel lies on a boundary.
 
     Shapes: prediction (B, 1, h, w) logits; target (B, H, W) uint8 or int64, 0, 1 or 255 = ignored;
-        activated
-    (B, H, W) probabilities.
+    activated (B, H, W) probabilities.
 
     The loss is `weighted_binary_loss` with a constant weight, averaged over the valid pixels of the
     batch, in both protocols. The metric is the F-measure at the best threshold of the data set,
@@ -37,7 +36,7 @@ class BoundaryDetection(DenseTask):
 
     positive_weight: float = 0.95
     max_distance: float = 0.0075
-    matching: Literal["tolerance", "assignment"] = "tolerance"
+    matching: Matching = "tolerance"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +44,8 @@ class BoundaryDetection(DenseTask):
             raise ArgumentError("positive_weight", "lie in (0, 1)", self.positive_weight)
         if not 0 < self.max_distance < 1:
             raise ArgumentError("max_distance", "lie in (0, 1)", self.max_distance)
+        if self.matching not in get_args(Matching):
+            raise UnknownNameError("matching", self.matching, get_args(Matching))
 
     @property
     def out_channels(self) -> int:

@@ -20,8 +20,8 @@ from mtl_vision.tasks.dense import DenseTask
 class DepthEstimation(DenseTask):
     """Depth in metres per pixel.
 
-    Shapes: prediction (B, 1, h, w); target (B, H, W) float32 metres, 0 = unknown; activated (B, H,
-        W) metres.
+    Shapes: prediction (B, 1, h, w); target (B, H, W) float32 metres, 0 = unknown; activated
+    (B, H, W) metres.
 
     The loss is the absolute error averaged over the valid pixels of the batch, in every protocol.
     The primary metric is the RMSE over all valid pixels of the data set (not the mean of per-image

@@ -16,8 +16,7 @@ class SurfaceNormals(DenseTask):
     """Unit normal of the visible surface per pixel.
 
     Shapes: prediction (B, 3, h, w), any length; target (B, 3, H, W) float32 unit vectors, the zero
-        vector =
-    unknown; activated (B, 3, H, W) unit vectors.
+    vector = unknown; activated (B, 3, H, W) unit vectors.
 
     With p the normalised prediction and g the target, the loss of a pixel is
 

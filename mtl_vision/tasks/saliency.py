@@ -17,9 +17,8 @@ class SaliencyDetection(DenseTask):
     """Whether a pixel is salient foreground.
 
     Shapes: prediction (B, C, h, w) logits with C = 1 under ``survey`` and 2 (background,
-        foreground) under
-    ``atrc``; target (B, H, W) uint8 or int64, 0, 1 or 255 = ignored; activated (B, H, W) foreground
-    probabilities.
+    foreground) under ``atrc``; target (B, H, W) uint8 or int64, 0, 1 or 255 = ignored; activated
+    (B, H, W) foreground probabilities.
 
     The loss is `weighted_binary_loss` of the foreground logit (of the difference of both logits
     when C = 2, the same thing as a weighted cross-entropy), averaged over the valid pixels of the
@@ -89,6 +88,7 @@ class SaliencyDetection(DenseTask):
 
     def _logit(self, prediction: Tensor) -> Tensor:
         """Foreground logit (B, H, W): a softmax of two depends on their difference only."""
+        prediction = prediction.float()  # half precision would round the difference
         if self.out_channels == 1:
             return prediction.squeeze(1)
         return prediction[:, 1] - prediction[:, 0]

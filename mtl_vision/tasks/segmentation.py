@@ -1,14 +1,14 @@
 """Semantic segmentation and human parts."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
 from mtl_core.errors import ArgumentError
-from mtl_vision.metrics.segmentation import MeanIoU, PixelAccuracy
+from mtl_vision.metrics.segmentation import Absent, MeanIoU, PixelAccuracy
 from mtl_vision.tasks.dense import IGNORE, DenseTask
 
 
@@ -17,8 +17,7 @@ class SemanticSegmentation(DenseTask):
     """One of K classes per pixel.
 
     Shapes: prediction (B, K, h, w) logits; target (B, H, W) uint8 or int64 in 0..K-1, 255 =
-        ignored;
-    activated (B, K, H, W) probabilities.
+    ignored; activated (B, K, H, W) probabilities.
 
     The loss is cross-entropy, averaged over the valid pixels of the batch, in every protocol. The
     primary metric is the mIoU over the whole data set. Under ``survey`` and ``atrc`` a class that
@@ -44,6 +43,9 @@ class SemanticSegmentation(DenseTask):
             value = getattr(self, argument)
             if value and len(value) != self.num_classes:
                 raise ArgumentError(argument, f"hold {self.num_classes} entries", value)
+        for color in self.palette:
+            if len(color) != 3 or not all(0 <= part <= 255 for part in color):
+                raise ArgumentError("palette", "hold triples of values in 0..255", color)
 
     @property
     def out_channels(self) -> int:
@@ -68,7 +70,7 @@ class SemanticSegmentation(DenseTask):
 
     def metrics(self) -> dict[str, Metric]:
         """``miou`` and ``pixel_accuracy`` over all valid pixels of the data set, in [0, 1]."""
-        absent: Literal["zero", "skip"] = "skip" if self.protocol == "libmtl" else "zero"
+        absent: Absent = "skip" if self.protocol == "libmtl" else "zero"
         return {
             "miou": MeanIoU(self.num_classes, absent=absent),
             "pixel_accuracy": PixelAccuracy(self.num_classes),
@@ -90,8 +92,9 @@ class HumanParts(SemanticSegmentation):
     As `SemanticSegmentation`, but an image none of whose pixels carries a part is ignored entirely,
     by loss and metrics: both lines of the literature mark such images as unlabelled. LibMTL does
     not define the task.
+
     Source: the dense-prediction survey (Vandenhende et al. 2021); parts from PASCAL-Part (Chen et
-        al. 2014).
+    al. 2014).
 
     Args:
         num_classes: background and parts.
