@@ -16,7 +16,6 @@ from jsonargparse import ArgumentParser
 
 from mtl_core.errors import MTLError
 from mtl_core.nn import MultiTaskNetwork
-from mtl_core.nn.recorded import RecordsArguments
 from mtl_core.tasks import Task
 
 _PREFIX = "network."
@@ -42,16 +41,11 @@ def describe(network: MultiTaskNetwork) -> NetworkConfig:
     classes (which is what a command line makes of ``class_path`` and ``init_args``).
 
     Args:
-        network: one that records its arguments (`mtl_core.nn.recorded.RecordsArguments`).
+        network: any; it has recorded its arguments (`mtl_core.nn.recorded.RecordsArguments`).
 
     Raises:
-        RebuildError: it does not record them, or one of them is no plain data.
+        RebuildError: one of them is no plain data.
     """
-    if not isinstance(network, RecordsArguments):
-        raise RebuildError(
-            f"a network must record its arguments to be described: {type(network).__name__} does "
-            "not inherit from mtl_core.nn.recorded.RecordsArguments. Pass its config instead."
-        )
     arguments = network.arguments()
     arguments.pop("tasks", None)
     name = type(network).__name__

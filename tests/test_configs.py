@@ -115,8 +115,7 @@ def test_quick_start_leaves_its_run_folder(tmp_path):
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"config.yaml", "metrics.json", "metrics.csv", "curves.png"} <= found
     assert "sheets/last.png" in found
-    (checkpoint,) = folder.glob("checkpoints/*.ckpt")
-    torch.load(checkpoint, weights_only=True)
+    torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def test_predictions_of_a_folder_have_the_images_size(tmp_path):

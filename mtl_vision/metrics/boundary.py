@@ -21,8 +21,8 @@ Matching: TypeAlias = Literal["tolerance", "assignment"]
 def suppress_non_maxima(probability: Tensor, sigma: float = 1.5) -> Tensor:
     """Zero every pixel that is lower than a neighbour across the ridge it lies on.
 
-    The direction across a ridge is the eigenvector of the most negative eigenvalue of the Hessian
-    of the smoothed map (Steger 1998); the neighbours lie one pixel away, bilinearly interpolated
+    The direction across a ridge is the eigenvector of the eigenvalue of largest magnitude of the
+    Hessian of the smoothed map (Steger 1998), also on the convex flanks of a wide ridge; the neighbours lie one pixel away, bilinearly interpolated
     (Canny 1986). Ties survive, so a map of lines that are one pixel wide is returned as it is.
 
     Args:
@@ -47,7 +47,9 @@ def suppress_non_maxima(probability: Tensor, sigma: float = 1.5) -> Tensor:
     yy = at(1, 0) - 2 * at(0, 0) + at(-1, 0)
     xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
     along = 0.5 * torch.atan2(2 * xy, xx - yy)
-    dx, dy = -along.sin(), along.cos()
+    convex = xx + yy > 0
+    dx = torch.where(convex, along.cos(), -along.sin())
+    dy = torch.where(convex, along.sin(), along.cos())
 
     column = torch.arange(w, device=x.device, dtype=torch.float32)
     row = torch.arange(h, device=x.device, dtype=torch.float32)[:, None]

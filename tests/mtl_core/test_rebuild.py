@@ -9,7 +9,6 @@ from toys import ToyNetwork, toy_tasks
 
 from mtl_core.errors import UnknownNameError
 from mtl_core.nn import MultiTaskNetwork
-from mtl_core.nn.recorded import RecordsArguments
 from mtl_core.rebuild import RebuildError, build, describe, from_checkpoint
 from mtl_core.tasks import Classification, Task
 from mtl_vision.decoders import ASPPDecoder, FPNDecoder
@@ -26,7 +25,7 @@ TASKS = {
 }
 
 
-class RecordedToy(ToyNetwork, RecordsArguments):
+class RecordedToy(ToyNetwork):
     pass
 
 
@@ -127,9 +126,11 @@ def test_classes_that_nobody_could_import_are_refused():
         describe(sharing(decoder=Local))
 
 
-def test_a_network_that_records_nothing_says_so():
-    with pytest.raises(RebuildError, match="ToyNetwork does not inherit"):
-        describe(ToyNetwork(toy_tasks()))
+def test_every_network_records_its_arguments():
+    described = describe(ToyNetwork(toy_tasks(), norm=True))
+    assert described["network"]["class_path"] == "toys.ToyNetwork"
+    assert described["network"]["init_args"]["norm"] is True
+    assert list(described["tasks"]) == list(toy_tasks())
 
 
 def checkpoint(network, path, **changes):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_core.errors import ArgumentError
+from mtl_core.errors import MTLError
 from mtl_vision.metrics import BoundaryODSF
 from mtl_vision.metrics.boundary import dilate, suppress_non_maxima
 
@@ -126,7 +126,22 @@ def test_suppression_only_removes():
     torch.testing.assert_close(suppress_non_maxima(lines().float()), lines().float())
 
 
-@pytest.mark.parametrize("wrong", [{"max_distance": 0.0}, {"thresholds": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_distance": 0.0}, {"thresholds": 0}, {"matching": "hungarian"}]
+)
 def test_bad_arguments_are_refused(wrong):
-    with pytest.raises(ArgumentError):
+    with pytest.raises(MTLError, match=next(iter(wrong))):
         BoundaryODSF(**wrong)
+
+
+def test_higher_is_better():
+    assert BoundaryODSF().higher_is_better is True
+
+
+@pytest.mark.parametrize("direction", [(1, 0), (0, 1), (1, -1), (1, 1)])
+def test_only_the_crest_of_a_ridge_survives(direction):
+    y, x = torch.meshgrid(*[torch.arange(21.0) - 10] * 2, indexing="ij")
+    distance = (direction[0] * x + direction[1] * y) / np.hypot(*direction)
+    kept = suppress_non_maxima(torch.exp(-0.125 * distance**2)[None])[0] > 0.05
+    inner = slice(4, -4)
+    assert torch.equal(kept[inner, inner], distance[inner, inner].abs() < 0.1)

@@ -60,3 +60,38 @@ def test_thresholds_lie_on_the_histogram():
     for wrong in (11.255, 0.0, 181.0):
         with pytest.raises(ArgumentError, match="threshold"):
             WithinAngle(wrong)
+
+
+def test_stored_normals_need_not_be_exactly_of_length_one():
+    """The direction of a normal read from an 8-bit file is at 0 degrees from it."""
+    p, g = rotated(torch.full((50,), 10.0))
+    for length in (0.98, 1.02):
+        assert (angle(p, length * g) - 10).abs().max() < 1e-3
+        assert angle(p, length * p).max() < 1e-3
+
+
+def test_zero_predictions_are_at_right_angles():
+    _, g = rotated(torch.full((5,), 10.0))
+    torch.testing.assert_close(angle(torch.zeros_like(g), g), torch.full((1, 1, 5), 90.0))
+
+
+def test_predictions_of_nan_are_the_worst():
+    p, g = rotated(torch.zeros(4))
+    p[..., 0] = torch.nan
+    values = {}
+    for metric in (MeanAngle(), RMSAngle(), WithinAngle(30.0)):
+        metric.update(p, g, torch.ones(1, 1, 4, dtype=torch.bool))
+        values[type(metric)] = float(metric.compute())
+    assert math.isnan(values[MeanAngle])
+    assert math.isnan(values[RMSAngle])
+    assert values[WithinAngle] == 0.75
+
+
+def test_no_median_beyond_opposite_directions():
+    assert score(MedianAngle(), torch.full((4,), 180.0)) <= 180
+
+
+def test_errors_fall_and_shares_rise():
+    for metric in (MeanAngle(), MedianAngle(), RMSAngle()):
+        assert metric.higher_is_better is False
+    assert WithinAngle(30.0).higher_is_better is True

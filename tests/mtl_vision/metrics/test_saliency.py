@@ -124,3 +124,8 @@ def test_thresholds_are_exclusive_in_the_survey_and_inclusive_in_atrc():
     at_first = torch.tensor([[[first, 0.0]]])
     assert score(SaliencyMIoU(), at_first, target, everywhere) == 0
     assert score(SaliencyMIoU(), at_first + 1e-3, target, everywhere) == 1
+
+
+def test_higher_is_better():
+    for metric in (SaliencyMIoU(), SaliencyImageMaxF(), SaliencyMaxF()):
+        assert metric.higher_is_better is True

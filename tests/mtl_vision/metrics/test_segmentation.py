@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torchmetrics import MetricCollection
 
+from mtl_core.errors import UnknownNameError
 from mtl_vision.metrics import MeanIoU, PixelAccuracy
 
 
@@ -47,3 +49,19 @@ def test_one_confusion_matrix_serves_both():
     metrics.update(scores(target.tolist(), 3), target, valid=target < 2)
     assert len(metrics.compute_groups) == 1
     assert metrics.compute()["accuracy"] == 1
+
+
+def test_unknown_treatment_of_absent_classes_is_refused():
+    with pytest.raises(UnknownNameError, match=r"absent.*'skp'.*skip"):
+        MeanIoU(3, absent="skp")
+
+
+def test_eight_bit_labels_do_not_overflow():
+    target = torch.tensor([[[30, 39], [20, 0]]], dtype=torch.uint8)
+    metric = MeanIoU(40, absent="skip")
+    metric.update(scores(target.long().tolist(), 40), target, torch.ones_like(target) > 0)
+    assert metric.compute() == 1
+
+
+def test_higher_is_better():
+    assert MeanIoU(2).higher_is_better is PixelAccuracy(2).higher_is_better is True

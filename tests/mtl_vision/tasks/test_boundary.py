@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from mtl_core.errors import ArgumentError, LabelError
+from mtl_core.errors import LabelError, MTLError
 from mtl_core.tasks import reduce_loss
 from mtl_vision.tasks import BoundaryDetection
 
@@ -32,12 +32,18 @@ def test_other_values_are_refused():
         BoundaryDetection().check(target)
 
 
-@pytest.mark.parametrize("wrong", [{"positive_weight": 1.0}, {"max_distance": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"positive_weight": 1.0}, {"max_distance": 0.0}, {"matching": "x"}]
+)
 def test_bad_arguments_are_refused(wrong):
-    with pytest.raises(ArgumentError):
+    with pytest.raises(MTLError, match=next(iter(wrong))):
         BoundaryDetection(**wrong)
 
 
 def test_the_metric_follows_the_task():
     metric = BoundaryDetection(max_distance=0.011, matching="assignment").metrics()["odsf"]
     assert (metric.max_distance, metric.matching) == (0.011, "assignment")
+
+
+def test_defaults_are_pascals():
+    assert (BoundaryDetection().positive_weight, BoundaryDetection().max_distance) == (0.95, 0.0075)

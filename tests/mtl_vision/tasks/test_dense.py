@@ -150,6 +150,13 @@ def test_match_resamples_to_the_target(task):
     assert (task.match(low, target) == 1).all()
 
 
+def test_match_is_bilinear_with_corners_not_aligned():
+    ramp = torch.tensor([[[[0.0, 1.0]]]]).bfloat16()
+    wide = DepthEstimation().match(ramp, torch.zeros(1, 1, 4))
+    assert wide.dtype == torch.float32
+    torch.testing.assert_close(wide, torch.tensor([[[[0, 0.25, 0.75, 1]]]]))
+
+
 @tasks
 def test_check_accepts_good_targets_and_refuses_other_shapes(task):
     task.check(labelled(task))

@@ -90,3 +90,9 @@ def test_primary_by_protocol():
     assert set(parity.metrics()) == {"maxf", "maxf_double_sigmoid"}
     with pytest.raises(ArgumentError, match="double_sigmoid"):
         SaliencyDetection(protocol="survey", double_sigmoid=True)
+
+
+def test_half_precision_logits_are_subtracted_in_single_precision(target):
+    task, raw = SaliencyDetection(protocol="atrc"), (8 + 4 * torch.randn(2, 2, 5, 6)).bfloat16()
+    assert torch.equal(task.activate(raw), task.activate(raw.float()))
+    assert batch_loss(task, raw, target) == batch_loss(task, raw.float(), target)

@@ -44,6 +44,8 @@ def test_real_numbers_are_no_classes():
         {"num_classes": 256},
         {"num_classes": 3, "class_names": ("a", "b")},
         {"num_classes": 3, "palette": ((0, 0, 0),)},
+        {"num_classes": 2, "palette": ((0, 0, 0), (0, 0, 256))},
+        {"num_classes": 2, "palette": ((0, 0, 0), (0, 0))},
     ],
 )
 def test_bad_arguments_are_refused(wrong):
@@ -81,3 +83,9 @@ def test_images_without_people_do_not_count(protocol):
 
 def test_human_parts_has_its_classes_ready():
     assert HumanParts().out_channels == len(HumanParts().class_names) == 7
+
+
+def test_ignored_pixels_are_no_people():
+    target = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    target[0, 0] = 255
+    assert not HumanParts().valid(target).any()
