@@ -23,8 +23,8 @@ def suppress_non_maxima(probability: Tensor, sigma: float = 1.5) -> Tensor:
 
     The direction across a ridge is the eigenvector of the eigenvalue of largest magnitude of the
     Hessian of the smoothed map (Steger 1998), also on the convex flanks of a wide ridge; the
-    neighbours lie one pixel away, bilinearly interpolated (Canny 1986). Ties survive, so a map of lines that
-    are one pixel wide is returned as it is.
+    neighbours lie one pixel away, bilinearly interpolated (Canny 1986). Ties survive, so a map of
+    lines that are one pixel wide is returned as it is.
 
     Args:
         probability: (B, H, W) in [0, 1].
