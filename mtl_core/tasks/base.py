@@ -19,9 +19,10 @@ class Task(ABC):
 
     The name of a task is the key under which it stands in ``tasks:``; the record does not repeat
     it.
+
     Shapes: a prediction is (B, C, ...) with C = `out_channels`; a target is (B, ...); *elements*
-        are the
-    positions of a target that are scored separately (pixels, candidates), a scalar target has one.
+    are the positions of a target that are scored separately (pixels, candidates), a scalar target
+    has one.
 
     Args:
         weight: static factor on the loss, applied before any balancing (the ``w_t`` of the

@@ -16,8 +16,7 @@ class MultiLabel(Task):
     """K independent yes/no labels per sample; any of them may be unknown.
 
     Shapes: prediction (B, K) logits; target (B, K) of 0, 1 or -1 (unknown: neither loss nor
-        metric);
-    activated (B, K) probabilities.
+    metric); activated (B, K) probabilities.
 
     Args:
         num_labels: K, at least 2 (a single one is a `Classification` of two classes).

@@ -27,8 +27,7 @@ class Regression(Task):
     """A real vector per sample, each entry scored alike.
 
     Shapes: prediction (B, D); target (B,) when D = 1 or (B, D); activated (B, D), in the target's
-        unit.
-    The network works on ``(target - mean) / std``; losses are in that scale, metrics in the
+    unit. The network works on ``(target - mean) / std``; losses are in that scale, metrics in the
     target's own.
 
     Args:
