@@ -205,15 +205,16 @@ class Balancer(L.Callback, ABC):
 
     def loss_scale(self) -> float:
         """Factor that the loss scaler of 16-mixed precision multiplies on; 1 without one."""
-        plugin = None if self._trainer is None else self._trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
-            return float(plugin.scaler.get_scale())
-        return 1.0
+        scaler = self._scaler()
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def has_scaler(self) -> bool:
         """Whether a loss scaler will drop steps whose gradients are not finite."""
+        return self._scaler() is not None
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
         plugin = None if self._trainer is None else self._trainer.precision_plugin
-        return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
+        return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
     def _remember(self) -> None:
         """Keep the state of before this update, in case the loss scaler drops it."""

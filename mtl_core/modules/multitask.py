@@ -116,15 +116,8 @@ class MultiTaskModule(L.LightningModule):
         Raises:
             NonFiniteLossError: a loss is NaN or infinite; names the task and the samples.
         """
-        losses, counts = entry_losses(self._entries, self.tasks, out, batch)
-        names = list(losses)
-        host = to_host([*losses.values(), *counts.values()])
-        values = dict(zip(names, host[: len(names)], strict=True))
-        numbers = dict(zip(names, host[len(names) :], strict=True))
-        active = [name for name in names if numbers[name] > 0]
-        broken = {n: values[n] for n in active if not abs(values[n]) < float("inf")}
-        if broken:
-            raise NonFiniteLossError(broken, index, batch.get("keys", []))
+        losses, values, numbers = self._checked_losses(batch, out, index)
+        active = [name for name in losses if numbers[name] > 0]
         aux = sum(out.aux.values()) if out.aux else None
         owner = {entry.name: entry.task for entry in self._entries}
         if active:
@@ -143,6 +136,19 @@ class MultiTaskModule(L.LightningModule):
             features=out.features,
             cut=out.cut,
         )
+
+    def _checked_losses(
+        self, batch: Batch, out: Outputs, index: int
+    ) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
+        """Losses by entry, and with one transfer their values and label counts on the host."""
+        losses, counts = entry_losses(self._entries, self.tasks, out, batch)
+        host = to_host([*losses.values(), *counts.values()])
+        values = dict(zip(losses, host[: len(losses)], strict=True))
+        numbers = dict(zip(losses, host[len(losses) :], strict=True))
+        broken = {n: v for n, v in values.items() if numbers[n] and not abs(v) < float("inf")}
+        if broken:
+            raise NonFiniteLossError(broken, index, batch.get("keys", []))
+        return losses, values, numbers
 
     def _idle(self, out: Outputs, active: set[TaskName]) -> Tensor | None:
         if self._trainer is None or self.trainer.world_size == 1:
@@ -193,13 +199,7 @@ class MultiTaskModule(L.LightningModule):
     def _evaluate(self, stage: str, batch: Batch, index: int) -> dict[str, Predictions]:
         self._check_batch(batch)
         out = self.network.run(batch["inputs"], tags=batch.get("tags"))
-        losses, counts = entry_losses(self._entries, self.tasks, out, batch)
-        host = to_host([*losses.values(), *counts.values()])
-        values = dict(zip(losses, host[: len(losses)], strict=True))
-        numbers = dict(zip(losses, host[len(losses) :], strict=True))
-        broken = {n: v for n, v in values.items() if numbers[n] and not abs(v) < float("inf")}
-        if broken:
-            raise NonFiniteLossError(broken, index, batch.get("keys", []))
+        _, values, numbers = self._checked_losses(batch, out, index)
         scores = self.scores[stage]
         scores.add_losses(values, numbers)
         scores.add_predictions(out.predictions, batch)
