@@ -37,7 +37,7 @@ class NetworkConfig(TypedDict):
 def describe(network: MultiTaskNetwork) -> NetworkConfig:
     """Plain data from which `build` makes the same network with fresh weights.
 
-    Arguments may be numbers, strings, lists, mappings, tasks, classes, and `functools.partial` of
+    Arguments may be numbers, strings, lists, mappings, data classes, tasks, classes, and `functools.partial` of
     classes (which is what a command line makes of ``class_path`` and ``init_args``).
 
     Args:
@@ -147,6 +147,9 @@ def _plain(value: Any, where: str) -> Any:
             return _spec(type(value), fields, where)
         case type():
             return _spec(value, _arguments(value, (), {}), where)
+        case _ if dataclasses.is_dataclass(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+            return {key: _plain(entry, f"{where}.{key}") for key, entry in fields.items()}
         case partial():
             return _spec(*_bound(value, where), where)
         case Mapping():

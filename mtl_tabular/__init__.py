@@ -1,0 +1,1 @@
+"""Multi-task learning on tables: tasks, networks, data and scikit-learn estimators."""
