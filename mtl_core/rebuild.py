@@ -37,8 +37,9 @@ class NetworkConfig(TypedDict):
 def describe(network: MultiTaskNetwork) -> NetworkConfig:
     """Plain data from which `build` makes the same network with fresh weights.
 
-    Arguments may be numbers, strings, lists, mappings, data classes, tasks, classes, and `functools.partial` of
-    classes (which is what a command line makes of ``class_path`` and ``init_args``).
+    Arguments may be numbers, strings, lists, mappings, data classes, tasks, classes, and
+    `functools.partial` of classes (which is what a command line makes of ``class_path`` and
+    ``init_args``).
 
     Args:
         network: any; it has recorded its arguments (`mtl_core.nn.recorded.RecordsArguments`).

@@ -95,7 +95,7 @@ class TableSchema:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all features: categorical first, then numeric, the order of tokens."""
-        return tuple(c.name for c in (*self.categorical, *self.numeric))
+        return (*(c.name for c in self.categorical), *(c.name for c in self.numeric))
 
     @property
     def cardinalities(self) -> tuple[int, ...]:

@@ -120,5 +120,6 @@ class VarianceExplained(ExplainedVariance):
         level = self.sum_squared_target / self.num_obs
         if not bool((spread > 1e-6 * level).all()):
             return torch.tensor(float("nan"), device=self.device)
-        score: Tensor = super().compute()
+        score = super().compute()
+        assert isinstance(score, Tensor)  # of one output
         return score
