@@ -51,12 +51,17 @@ def describe(network: MultiTaskNetwork) -> NetworkConfig:
     arguments.pop("tasks", None)
     name = type(network).__name__
     return {
-        "tasks": {key: _plain(task, f"tasks.{key}") for key, task in network.tasks.items()},
+        "tasks": describe_tasks(network.tasks),
         "network": {
             "class_path": _path(type(network), name),
             "init_args": {key: _plain(value, f"{name}.{key}") for key, value in arguments.items()},
         },
     }
+
+
+def describe_tasks(tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The block ``tasks:`` of a config, with every field of every record."""
+    return {name: _plain(task, f"tasks.{name}") for name, task in tasks.items()}
 
 
 def build(config: NetworkConfig) -> MultiTaskNetwork:

@@ -1,4 +1,4 @@
-"""Every YAML in `configs/` runs fit, test and predict on tiny data of its own layout."""
+"""Every YAML of vision and balancing runs fit, test and predict on tiny data of its own layout."""
 
 import csv
 from pathlib import Path
@@ -20,8 +20,9 @@ from toy_files import (
 from mtl_vision.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-WHOLE = sorted(p for p in CONFIGS.rglob("*.yaml") if "tasks" in yaml.safe_load(p.read_text()))
-PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p not in WHOLE)
+FOUND = [p for folder in ("vision", "balancing") for p in sorted((CONFIGS / folder).rglob("*.yaml"))]
+WHOLE = [p for p in FOUND if "tasks" in yaml.safe_load(p.read_text())]
+PARTS = [p for p in FOUND if p not in WHOLE]
 BASE = CONFIGS / "vision" / "rooms_vit.yaml"
 
 # Files in the layout of the data set that a config reads.
@@ -78,6 +79,12 @@ def own_folder(tmp_path, monkeypatch):
     """Runs write to the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["mtl_vision"])
+
+
+def test_every_folder_of_configs_is_tested_somewhere():
+    """Here, in `test_tabular_configs.py`, or by the tests of the verb that reads them."""
+    folders = {p.parent.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml")}
+    assert folders <= {"vision", "balancing", "tabular", "bench"}
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.stem)

@@ -45,15 +45,17 @@ def commands() -> list:
     for block in blocks("bash"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if "mtl_vision" in words:
+            if any(word in ("mtl_vision", "mtl_tabular") for word in words):
                 found.append(pytest.param(words, id=" ".join(words)[-70:]))
     return found
 
 
 @pytest.mark.parametrize("words", commands())
 def test_commands_name_files_and_verbs_that_exist(words):
-    rest = words[words.index("mtl_vision") + 1 :]
-    assert rest[0] in {"fit", "validate", "test", "predict", "baselines"}
+    (module,) = {"mtl_vision", "mtl_tabular"} & set(words)
+    rest = words[words.index(module) + 1 :]
+    verbs = {"fit", "validate", "test", "predict", "baselines"}
+    assert rest[0] in verbs | ({"bench"} if module == "mtl_tabular" else set())
     for flag, value in pairwise(rest):
         if flag == "-c" and value.startswith("configs/"):
             assert (ROOT / value).is_file(), value

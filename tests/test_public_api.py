@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import mtl_core
+import mtl_tabular
 import mtl_vision
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ def modules(package) -> list[str]:
     return [name for name in found if not name.endswith("__main__")]
 
 
-ALL = modules(mtl_core) + modules(mtl_vision)
+ALL = modules(mtl_core) + modules(mtl_vision) + modules(mtl_tabular)
 
 
 def path_of(name: str) -> Path:
@@ -138,7 +139,9 @@ def test_constructors_show_all_their_arguments():
 def test_no_silenced_checkers_or_swallowed_errors():
     found = []
     for path in [
-        p for package in ("mtl_core", "mtl_vision") for p in (ROOT / package).rglob("*.py")
+        p
+        for package in ("mtl_core", "mtl_vision", "mtl_tabular")
+        for p in (ROOT / package).rglob("*.py")
     ]:
         found += [
             f"{path.name}:{node.lineno} bare except"
