@@ -1,0 +1,95 @@
+"""Feature columns as XGBoost takes them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from mtl_tabular.data.schema import MISSING, TableSchema
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Rows of features with the kind of every column.
+
+    Args:
+        values: (N, d) float32; NaN where missing; categories as codes.
+        kinds: ``q`` for numbers and ``c`` for categories, one a column.
+    """
+
+    values: NDArray[np.float32]
+    kinds: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.values)
+
+    def __getitem__(self, rows: NDArray[Any]) -> "Columns":
+        """Some of the rows, by mask or position."""
+        return Columns(self.values[rows], self.kinds)
+
+    def matrix(
+        self, *, label: NDArray[Any] | None = None, weight: NDArray[Any] | None = None
+    ) -> xgb.DMatrix:
+        """XGBoost's own form.
+
+        Args:
+            label: (N,) or (N, T).
+            weight: (N,).
+        """
+        return xgb.DMatrix(
+            self.values,
+            label=label,
+            weight=weight,
+            feature_types=list(self.kinds),
+            enable_categorical=True,
+        )
+
+
+def tree_columns(schema: TableSchema, frame: pd.DataFrame, *, one_hot: bool = False) -> Columns:
+    """Features of a table in the schema's order: categories first, then numbers.
+
+    A missing category is NaN, as a missing number is; any category that training did not have is
+    category 0.
+
+    Args:
+        schema: fitted columns.
+        frame: N rows with these columns.
+        one_hot: a column of 0 and 1 per category, for trees that cannot split categories.
+
+    Raises:
+        ColumnError: a column is absent or holds what it must not hold.
+    """
+    arrays = schema.encode(frame)
+    parts: list[NDArray[np.float32]] = []
+    if "categorical" in arrays:
+        codes = arrays["categorical"]
+        if one_hot:
+            for i, K in enumerate(schema.cardinalities):
+                parts.append((codes[:, [i]] == np.arange(K)).astype(np.float32))
+        else:
+            parts.append(np.where(codes == MISSING, np.nan, codes).astype(np.float32))
+    if "numeric" in arrays:
+        parts.append(arrays["numeric"].astype(np.float32))
+    values = np.concatenate(parts, 1)
+    categories = 0 if one_hot else len(schema.categorical)
+    return Columns(values, ("c",) * categories + ("q",) * (values.shape[1] - categories))
+
+
+def with_task(data: Columns, ids: NDArray[Any], tasks: int, *, one_hot: bool) -> Columns:
+    """The features with the task as one more categorical column, or as `tasks` columns of 0 and 1.
+
+    Args:
+        data: N rows.
+        ids: (N,) positions in 0..tasks-1; any other gives a missing category or all zeros.
+        tasks: number of tasks.
+        one_hot: columns of 0 and 1.
+    """
+    if one_hot:
+        added = (ids[:, None] == np.arange(tasks)).astype(np.float32)
+        return Columns(np.concatenate([data.values, added], 1), data.kinds + ("q",) * tasks)
+    codes = np.where((ids >= 0) & (ids < tasks), ids, np.nan).astype(np.float32)
+    return Columns(np.concatenate([data.values, codes[:, None]], 1), (*data.kinds, "c"))
