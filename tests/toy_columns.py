@@ -1,4 +1,4 @@
-"""A small mixed table for tests of tabular networks: two categorical columns, three numeric ones."""
+"""A small mixed table for tests of tabular networks: two categorical, three numeric columns."""
 
 import torch
 from torch import Tensor
