@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtl_core.data.batch import Batch, Sample, collate
-from mtl_core.data.dataset import Fetched, Split, SplitDataset
+from mtl_core.data.dataset import Fetched, Split
 from mtl_core.data.sampler import TrainingSampler
 from mtl_core.errors import ArgumentError, EmptySplitError, LabelError, MTLError
 from mtl_core.tasks.base import Task
@@ -91,6 +91,13 @@ def _listing(names: Sequence[str]) -> str:
     return f"samples {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
 
 
+@runtime_checkable
+class HasSplit(Protocol):
+    """A data set that says which split it is: a `SplitDataset`, or one that makes whole batches."""
+
+    split: Split
+
+
 class SampleLoader(DataLoader[Any]):
     """A `DataLoader` that raises the suite's errors, counts skips and resumes within an epoch.
 
@@ -102,7 +109,8 @@ class SampleLoader(DataLoader[Any]):
 
     Args:
         dataset: the split.
-        collate_fn: stacks what the split gives.
+        collate_fn: stacks what the split gives; with ``batch_size=None``, where sampler and data
+            set deal in whole batches, it is handed each of them.
         batch_size: samples per process and step; None with `batch_sampler`.
         shuffle: kept for Lightning, which rebuilds loaders by torch's signature; the sampler
             decides.
@@ -119,9 +127,9 @@ class SampleLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: SplitDataset,
+        dataset: HasSplit,
         *,
-        collate_fn: Callable[[Sequence[Fetched[Sample]]], Fetched[Batch]],
+        collate_fn: Callable[[Any], Fetched[Batch]],
         batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Sampler[Any] | None = None,
@@ -134,7 +142,7 @@ class SampleLoader(DataLoader[Any]):
         progress: Callable[[], tuple[int, int] | None] = lambda: None,
     ) -> None:
         super().__init__(
-            dataset,
+            cast("Dataset[Any]", dataset),
             batch_size=batch_size,
             shuffle=shuffle,
             sampler=sampler,
@@ -155,7 +163,7 @@ class SampleLoader(DataLoader[Any]):
     @property
     def split(self) -> Split:
         """The split that is loaded."""
-        assert isinstance(self.dataset, SplitDataset)
+        assert isinstance(self.dataset, HasSplit)
         return self.dataset.split
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError, MTLError, UnknownNameError
-from mtl_tabular.data.levels import as_text, encode_levels, sorted_levels
+from mtl_tabular.levels import as_text, encode_levels, sorted_levels
 
 UNSEEN = 0
 """Code of a category that training did not have, or had too rarely."""
@@ -54,7 +54,7 @@ class CategoricalColumn:
 
     Args:
         name: of the column.
-        levels: known categories as canonical text (`mtl_tabular.data.levels.as_text`); the first
+        levels: known categories as canonical text (`mtl_tabular.levels.as_text`); the first
             has code 2. Code 0 is any other category, code 1 a missing one.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.tasks import Task
-from mtl_tabular.data.levels import as_text
+from mtl_tabular.levels import as_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
 
 from mtl_core.errors import ArgumentError, LabelError
-from mtl_tabular.data.levels import encode_levels, sorted_levels
+from mtl_tabular.levels import encode_levels, sorted_levels
 from mtl_tabular.metrics.ranking import AreaUnderROC, AveragePrecision, LogLoss
 from mtl_tabular.tasks.base import TargetColumn, class_texts, unseen_error
 
