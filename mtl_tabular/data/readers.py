@@ -29,9 +29,7 @@ class UnreadableTableError(UnreadableFileError):
 
     def __init__(self, path: Path | str, reason: object) -> None:
         super().__init__(path, reason)
-        self.args = (
-            f"cannot read the table {path}: {reason}. Repair, replace or remove the file.",
-        )
+        self.args = (f"cannot read the table {path}: {reason}. Repair or replace the file.",)
 
 
 class TableSource:
@@ -91,7 +89,8 @@ class TableSource:
 
     def frame(self, columns: Sequence[str]) -> pd.DataFrame:
         """The chosen columns of all rows."""
-        return pd.concat(list(self.chunks(columns, rows=0)), axis=0, copy=False)
+        chunks = list(self.chunks(columns, rows=0))
+        return chunks[0] if len(chunks) == 1 else pd.concat(chunks)
 
     def chunks(self, columns: Sequence[str], *, rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
         """The chosen columns in pieces of at most `rows` rows, in order; 0 is a whole file.

@@ -41,8 +41,8 @@ class TableDataModule(MultiTaskDataModule):
     them in `schema` and `tasks`, from which the model is built; the command line and the estimators
     call it. With both known already (a checkpoint's), it reads nothing, and `table` may be absent.
 
-    Rows are encoded once, into a few arrays in memory or on disk, and batches are cut from them as a
-    whole. Order, resuming and sharing among processes are those of `MultiTaskDataModule`.
+    Rows are encoded once, into a few arrays in memory or on disk, and batches are cut from them
+    as a whole. Order, resuming and sharing among processes are those of `MultiTaskDataModule`.
 
     Inputs of a network: see `TableSchema`. Keys, in prediction only: the row's number, from 0.
 
@@ -175,10 +175,10 @@ class TableDataModule(MultiTaskDataModule):
     @property
     def fitted(self) -> bool:
         """Whether schema and all task records are known."""
-        complete = all(
-            task.fitted and (task.level or not self.task_column) for task in self._records
-        )
-        return bool(len(self.schema)) and complete
+        for task in self._records:
+            if not task.fitted or (self.task_column and not task.level):
+                return False
+        return len(self.schema) > 0
 
     @property
     def _records(self) -> list[TargetColumn]:
@@ -187,8 +187,8 @@ class TableDataModule(MultiTaskDataModule):
     def fit(self) -> None:
         """Learn `schema` and `tasks` from the training rows; a no-op where both are known.
 
-        Target, group and task columns are held in memory meanwhile, features a chunk at a time where
-        `storage` is ``disk``.
+        Target, group and task columns are held in memory meanwhile, features a chunk at a time
+        where `storage` is ``disk``.
 
         Raises:
             ColumnError: a column is absent, repeated, or holds what it must not hold.

@@ -69,9 +69,9 @@ class TargetLayout:
 
     def _slot(self, column: str, kind: str, level: int) -> _Slot:
         for slot in self.slots:
-            if self.task_column and (slot.column, slot.kind) == (column, kind):
-                if level not in slot.tasks:
-                    return slot
+            same = (slot.column, slot.kind) == (column, kind)
+            if self.task_column and same and level not in slot.tasks:
+                return slot
         self.slots.append(_Slot(column, kind))
         return self.slots[-1]
 
