@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from toy_columns import COLUMNS, column_batch, column_inputs, column_tasks
 from toys import toy_trainer
 
@@ -173,10 +174,11 @@ def opposite_batch() -> dict:
 @every
 def test_pcgrad_combines_the_gradients_of_separate_tasks(kind):
     module, batch = opposite(kind), opposite_batch()
+    loader = DataLoader([batch], batch_size=None)
     trainer = toy_trainer(PCGrad(), max_epochs=1, limit_val_batches=0)
     if not module.network.shared_parameters():
         with pytest.raises(BalancerError, match="has none that are trainable"):
-            trainer.fit(module, [batch], [batch])
+            trainer.fit(module, loader, loader)
         return
     names = {id(p): name for name, p in module.network.named_parameters()}
     before = {name: p.detach().clone() for name, p in module.network.named_parameters()}
@@ -200,7 +202,7 @@ def test_pcgrad_combines_the_gradients_of_separate_tasks(kind):
     sizes = [before[name].numel() for name in shared]
     for name, part in zip(shared, (weights @ matrix).split(sizes), strict=True):
         expected[name] = part.view_as(before[name])
-    trainer.fit(module, [batch], [batch])
+    trainer.fit(module, loader, loader)
     for name, parameter in module.network.named_parameters():
         moved = before[name] - parameter.detach()
         torch.testing.assert_close(moved, expected[name], rtol=1e-3, atol=1e-4, msg=name)
