@@ -2,9 +2,10 @@
 
 from mtl_tabular.networks.base import TableNetwork
 from mtl_tabular.networks.mmoe import MMoE
+from mtl_tabular.networks.multitab import MultiTabNet
 from mtl_tabular.networks.per_task import PerTask
 from mtl_tabular.networks.ple import PLE
 from mtl_tabular.networks.shared_bottom import SharedBottom
 from mtl_tabular.networks.stem import STEM
 
-__all__ = ["PLE", "STEM", "MMoE", "PerTask", "SharedBottom", "TableNetwork"]
+__all__ = ["PLE", "STEM", "MMoE", "MultiTabNet", "PerTask", "SharedBottom", "TableNetwork"]
