@@ -49,7 +49,7 @@ class MMoE(TableNetwork):
         expert: Sequence[int] = (256, 128),
         tower: Sequence[int] = (64,),
         dropout: float = 0.2,
-        init: Init = "reference",
+        init: Init = "library",
     ) -> None:
         super().__init__(tasks, schema)
         check_widths("expert", expert, dropout)

@@ -62,7 +62,7 @@ class PLE(TableNetwork):
         tower: Sequence[int] = (64,),
         tower_input: TowerInput = "both",
         dropout: float = 0.2,
-        init: Init = "reference",
+        init: Init = "library",
     ) -> None:
         super().__init__(tasks, schema)
         check_widths("expert", expert, dropout)

@@ -18,8 +18,8 @@ class SharedBottom(TableNetwork):
     """A shared perceptron on the flattened features, a tower per task (Caruana, 1997).
 
     With one task it is the single-task MLP that Δm is measured against in the tabular literature;
-    the reference implementation of MultiTab takes ``shared: [256, 128, 64]``, ``tower: []`` and
-    ``init: library`` for that.
+    the reference implementation of MultiTab takes ``shared: [256, 128, 64]`` and ``tower: []`` for
+    that.
 
     Shapes: inputs as in `TableSchema` → (B, C) by task.
 
@@ -45,7 +45,7 @@ class SharedBottom(TableNetwork):
         shared: Sequence[int] = (256, 128),
         tower: Sequence[int] = (64,),
         dropout: float = 0.2,
-        init: Init = "reference",
+        init: Init = "library",
     ) -> None:
         super().__init__(tasks, schema)
         check_widths("shared", shared, dropout)

@@ -66,7 +66,7 @@ class STEM(TableNetwork):
         tower_input: TowerInput = "both",
         stem_reference_detach: bool = False,
         dropout: float = 0.2,
-        init: Init = "reference",
+        init: Init = "library",
     ) -> None:
         super().__init__(tasks, schema)
         check_widths("expert", expert, dropout)
