@@ -1,5 +1,6 @@
 """Tables: columns, splits, loaders, and the benchmark generator."""
 
+from mtl_tabular.data.fourier_tasks import FourierTasks
 from mtl_tabular.data.multitab_bench import MultiTabBench
 from mtl_tabular.data.readers import TableSource
 from mtl_tabular.data.relatedness import block_correlation, nearest_correlation
@@ -11,6 +12,7 @@ from mtl_tabular.data.table import TableDataModule
 __all__ = [
     "CategoricalColumn",
     "ColumnError",
+    "FourierTasks",
     "MultiTabBench",
     "NumericColumn",
     "SyntheticSpec",
