@@ -11,6 +11,7 @@ from mtl_tabular.tasks import NumericTarget
 def test_without_hidden_layers_a_tower_is_linear():
     """The reference's single-task network."""
     network = SharedBottom({"only": NumericTarget()}, schema=COLUMNS, shared=(5, 4), tower=())
+    network.eval()
     assert [type(m) for m in network.towers["only"]] == [nn.Linear]
     shared = network.encode(column_inputs()).maps[0]
     torch.testing.assert_close(
