@@ -51,6 +51,7 @@ class ReferenceLayer(nn.Module):
         self.inner, self.outer = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, width)
 
     def forward(self, x):
+        """(batch, length, width), or with `batch_first` off (length, batch, width)."""
         z = self.norm1(x)
         x = x + self.attention(z, z, z, need_weights=True)[0]
         return x + self.outer(F.gelu(self.inner(self.norm2(x))))
@@ -69,6 +70,7 @@ class Reference(nn.Module):
         )
 
     def forward(self, inputs):
+        """Predictions by task."""
         x = inputs["numeric"]
         one = x.new_ones(len(x), 1)
         tokens = [self.tokens[i](one) for i in range(TASKS)]

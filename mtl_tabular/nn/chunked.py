@@ -69,9 +69,10 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> T
     Returns:
         (..., C).
     """
-    if _suits(x, w1, b1, w2, b2):
+    # Results narrower than the inputs are not what fills memory.
+    if w1.shape[0] > w1.shape[1] and _suits(x, w1, b1, w2, b2):
         out: Tensor = _FeedForward.apply(x.reshape(-1, x.shape[-1]), w1, b1, w2, b2)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], w2.shape[0])
     return plain_feed_forward(x, w1, b1, w2, b2)
 
 
@@ -195,14 +196,21 @@ class _Attention(torch.autograd.Function):
 
 
 class _FeedForward(torch.autograd.Function):
-    """Two linear maps with a GELU between that save their input only."""
+    """Two linear maps with a GELU between that save their input only.
+
+    A column of ones in the input stands for the first bias; buffers serve all pieces.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         out = x.new_empty(x.shape[0], w2.shape[0])
-        for rows in _pieces(x.shape[0], w1.shape[0]):
-            hidden = torch.addmm(b1, x[rows], w1.t())
-            torch.addmm(b2, torch.ops.aten.gelu_(hidden), w2.t(), out=out[rows])
+        weight = _with_bias(w1, b1)
+        pieces = _pieces(x.shape[0], 2 * w1.shape[0])
+        buffers = _Buffers(x, pieces, w1.shape, 1)
+        for rows in pieces:
+            ones, hidden = buffers.load(x[rows])
+            torch.mm(ones, weight.t(), out=hidden)
+            torch.mm(torch.ops.aten.gelu_(hidden), w2.t(), out=out[rows]).add_(b2)
         ctx.save_for_backward(x, w1, b1, w2, b2)
         return out
 
@@ -213,15 +221,40 @@ class _FeedForward(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _double((x, w1, b1, w2, b2), ctx, plain_feed_forward(x, w1, b1, w2, b2), grad)
         dx = torch.empty_like(x)
-        dw1, db1, dw2 = torch.zeros_like(w1), torch.zeros_like(b1), torch.zeros_like(w2)
-        for rows in _pieces(x.shape[0], w1.shape[0]):
-            hidden = torch.addmm(b1, x[rows], w1.t())
-            dw2.addmm_(grad[rows].t(), F.gelu(hidden))
-            slopes = torch.ops.aten.gelu_backward(torch.mm(grad[rows], w2), hidden)
-            dw1.addmm_(slopes.t(), x[rows])
-            db1.add_(slopes.sum(0))
+        weight = _with_bias(w1, b1)
+        dw1, dw2 = torch.zeros_like(weight), torch.zeros_like(w2)
+        pieces = _pieces(x.shape[0], 2 * w1.shape[0])
+        buffers = _Buffers(x, pieces, w1.shape, 3)
+        for rows in pieces:
+            ones, hidden, active, slopes = buffers.load(x[rows])
+            torch.mm(ones, weight.t(), out=hidden)
+            torch.ops.aten.gelu.out(hidden, out=active)
+            dw2.addmm_(grad[rows].t(), active)
+            torch.mm(grad[rows], w2, out=active)
+            torch.ops.aten.gelu_backward.grad_input(active, hidden, grad_input=slopes)
+            dw1.addmm_(slopes.t(), ones)
             torch.mm(slopes, w1, out=dx[rows])
-        return dx, dw1, db1, dw2, grad.sum(0)
+        return dx, dw1[:, :-1], dw1[:, -1], dw2, grad.sum(0)
+
+
+class _Buffers:
+    """Memory for a piece: its input beside a column of ones, and `count` hidden results."""
+
+    def __init__(self, x: Tensor, pieces: list[slice], shape: torch.Size, count: int) -> None:
+        hidden, width = shape
+        rows = min(x.shape[0], pieces[0].stop) if pieces else 0
+        self.ones = x.new_ones(rows, width + 1)
+        self.hidden = [x.new_empty(rows, hidden) for _ in range(count)]
+
+    def load(self, x: Tensor) -> list[Tensor]:
+        """Views for a piece `x`, which is copied beside the ones."""
+        rows = len(x)
+        self.ones[:rows, :-1].copy_(x)
+        return [self.ones[:rows], *(h[:rows] for h in self.hidden)]
+
+
+def _with_bias(weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.cat([weight, bias[:, None]], 1)
 
 
 def _pieces(rows: int, floats: int) -> list[slice]:
@@ -232,7 +265,7 @@ def _pieces(rows: int, floats: int) -> list[slice]:
 
 def _scaled(w_in: Tensor, b_in: Tensor, heads: int) -> Tensor:
     """Weights and biases of the projections, (3 D, D + 1), queries by 1 / √(D / heads)."""
-    weight = torch.cat([w_in, b_in[:, None]], 1)
+    weight = _with_bias(w_in, b_in)
     D = w_in.shape[1]
     weight[:D].mul_((D // heads) ** -0.5)
     return weight
