@@ -95,7 +95,9 @@ def _listing(names: Sequence[str]) -> str:
 class HasSplit(Protocol):
     """A data set that says which split it is: a `SplitDataset`, or one that makes whole batches."""
 
-    split: Split
+    @property
+    def split(self) -> Split:
+        """The split."""
 
 
 class SampleLoader(DataLoader[Any]):

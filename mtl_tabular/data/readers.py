@@ -48,6 +48,7 @@ class TableSource:
     def __init__(self, table: Table) -> None:
         self.files: list[Path] = []
         self._whole: pd.DataFrame | None = None
+        self._held: pd.DataFrame | None = None
         self._types: dict[str, Any] | None = None
         self._rows: int | None = None
         if isinstance(table, str | Path):
@@ -87,8 +88,19 @@ class TableSource:
         assert self._rows is not None
         return self._rows
 
+    def hold(self, columns: Sequence[str]) -> None:
+        """Read these columns of files once for all further calls of `frame`, until `release`."""
+        if self._held is None and self.files:
+            self._held = self.frame(list(dict.fromkeys(columns)))
+
+    def release(self) -> None:
+        """Let go of what `hold` keeps."""
+        self._held = None
+
     def frame(self, columns: Sequence[str]) -> pd.DataFrame:
         """The chosen columns of all rows."""
+        if self._held is not None and set(columns) <= set(self._held.columns):
+            return self._held[list(columns)]
         chunks = list(self.chunks(columns, rows=0))
         return chunks[0] if len(chunks) == 1 else pd.concat(chunks)
 
@@ -124,7 +136,8 @@ class TableSource:
 
     def _csv_chunks(self, file: Path, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         if not rows and len(self.files) == 1:
-            yield _read_csv(file, usecols=list(columns), low_memory=False)
+            # All columns, because pandas accepts rows with too many fields where it need not.
+            yield _read_csv(file, low_memory=False)[list(columns)]
             return
         types = {name: kind for name, kind in self._scan().items() if name in columns}
         yield from _csv_pieces(file, rows or CHUNK_ROWS, usecols=list(columns), dtype=types)
@@ -178,7 +191,8 @@ def _columns(files: Sequence[Path]) -> list[str]:
     columns: list[list[str]] = []
     for file in files:
         if file.name.lower().endswith(_CSV):
-            header = _read_csv(file, header=None, nrows=1, dtype=str).iloc[0]
+            # With a second row, which must not be longer: pandas would take it for one with labels.
+            header = _read_csv(file, header=None, nrows=2, dtype=str).iloc[0]
             # A nameless first column is the index that pandas writes; it reads it by this name.
             names = [
                 f"Unnamed: {i}" if pd.isna(name) else str(name) for i, name in enumerate(header)

@@ -40,9 +40,10 @@ class TableRows:
         self.counts: dict[str, int] = {}
         """Labelled rows by task."""
         if layout is not None and self.size:
-            targets = {name: arrays[name] for name in ("labelled", "level") if name in arrays}
-            if chosen is not None:
-                targets = {name: array[chosen] for name, array in targets.items()}
+            targets: Arrays = {}
+            for name in ("labelled", "level"):
+                if name in arrays:
+                    targets[name] = arrays[name] if chosen is None else arrays[name][chosen]
             self.counts = layout.counts(targets)
             if targets["labelled"].all():
                 del self.arrays["labelled"]
@@ -61,7 +62,7 @@ class TableRows:
         0, as text.
         """
         rows = positions if self.chosen is None else self.chosen[positions]
-        taken = {name: np.take(array, rows, axis=0) for name, array in self.arrays.items()}
+        taken = {n: np.take(np.asarray(a), rows, axis=0) for n, a in self.arrays.items()}
         inputs: dict[str, Tensor] = {}
         if "numeric" in taken:
             inputs["numeric"] = torch.from_numpy(taken["numeric"])
@@ -75,6 +76,17 @@ class TableRows:
         if self.split == "predict":
             batch["keys"] = [str(row) for row in rows.tolist()]
         return batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Mapped arrays travel to worker processes as names of files, not as their content."""
+        arrays = {n: a.filename if isinstance(a, np.memmap) else a for n, a in self.arrays.items()}
+        return {**self.__dict__, "arrays": arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name, array in self.arrays.items():
+            if not isinstance(array, np.ndarray):
+                self.arrays[name] = np.load(array, mmap_mode="r")
 
     def __getitem__(self, index: int) -> Sample:
         """One row, for data modules that mix several sources."""

@@ -18,11 +18,12 @@ from mtl_core.errors import ArgumentError, EmptySplitError, UnknownNameError
 from mtl_core.tasks import Task
 from mtl_core.types import TaskName
 from mtl_tabular.data.loader import OrderedRows, ShuffledRows
-from mtl_tabular.data.long import fit_long
+from mtl_tabular.data.long import fit_long, level_texts
 from mtl_tabular.data.readers import Table, TableSource
 from mtl_tabular.data.rows import RowBatches, TableRows, as_fetched
 from mtl_tabular.data.schema import NO_COLUMNS, TableSchema
 from mtl_tabular.data.split import TEST, TRAIN, VAL, assign_groups, assign_random
+from mtl_tabular.data.store import open_store, store_folder, write_store
 from mtl_tabular.data.targets import Arrays, TargetLayout, known_classes
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, TargetColumn
 
@@ -201,6 +202,8 @@ class TableDataModule(MultiTaskDataModule):
             return
         source = self._source("table")
         columns = self._feature_columns(source)
+        if self.storage == "memory":
+            source.hold([*columns, *self._label_columns()])
         labels = source.frame(self._label_columns())
         train = self._assign(labels) == TRAIN
         if not train.any():
@@ -280,12 +283,14 @@ class TableDataModule(MultiTaskDataModule):
     def _assign(self, labels: pd.DataFrame) -> NDArray[np.uint8]:
         """Split (N,) of every row of `table`."""
         if self._parts is None:
-            shares = {"val": self.val_fraction, "test": self.test_fraction, "seed": self.split_seed}
-            if self.group and (self.val_fraction or self.test_fraction):
-                self._parts = assign_groups(labels[self.group], **shares)
+            val, test, seed = self.val_fraction, self.test_fraction, self.split_seed
+            if self.group and val + test > 0:
+                self._parts = assign_groups(labels[self.group], val=val, test=test, seed=seed)
             else:
+                if self.task_column:
+                    level_texts(labels[self.task_column])
                 columns = [labels[name] for name in self._strata_columns()]
-                self._parts = assign_random(columns, len(labels), **shares)
+                self._parts = assign_random(columns, len(labels), val=val, test=test, seed=seed)
         return self._parts
 
     def _strata_columns(self) -> list[str]:
@@ -308,14 +313,14 @@ class TableDataModule(MultiTaskDataModule):
         if not self.fitted:
             raise ArgumentError("schema and tasks", "be known: call fit() first", self.schema)
         name = self._table_of(split)
-        labelled = split != "predict"
+        # Rows of the training table have targets anyway, whatever they are wanted for.
         layout = TargetLayout(self.tasks, self.task_column, self.unseen_classes)
-        arrays = self._encoded(name, layout if labelled else None)
-        chosen = None
-        if name == "table":
+        arrays = dict(self._encoded(name, None if name == "predict" else layout))
+        parts, chosen = arrays.pop("part", None), None
+        if parts is not None:
             code = {"train": TRAIN, "val": VAL}.get(split, TEST)
-            chosen = np.flatnonzero(self._assigned() == code)
-        rows = TableRows(arrays, chosen, layout if labelled else None, split)
+            chosen = np.flatnonzero(parts == code)
+        rows = TableRows(arrays, chosen, None if split == "predict" else layout, split)
         self._report_unlabelled(rows)
         return rows
 
@@ -339,34 +344,60 @@ class TableDataModule(MultiTaskDataModule):
             return self._table_of("test")
         return split if self.tables[split] is not None else "table"
 
-    def _assigned(self) -> NDArray[np.uint8]:
-        if self._parts is None:
-            self._assign(self._source("table").frame(self._label_columns()))
-        assert self._parts is not None
-        return self._parts
-
     def _encoded(self, name: str, layout: TargetLayout | None) -> Arrays:
         """Arrays of a whole table, encoded on first use."""
-        key = name if layout is not None else f"{name} without targets"
-        if key not in self._arrays:
+        if name not in self._arrays:
             source = self._source(name)
-            pieces = list(self._encode(source, layout))
-            self._arrays[key] = {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
-        return self._arrays[key]
+            if self.storage == "disk":
+                self._arrays[name] = self._stored(name, source, layout)
+            else:
+                (self._arrays[name],) = self._encode(name, source, layout)
+                source.release()
+        return self._arrays[name]
 
-    def _encode(self, source: TableSource, layout: TargetLayout | None) -> Iterator[Arrays]:
+    def _stored(self, name: str, source: TableSource, layout: TargetLayout | None) -> Arrays:
+        division = [self.val_fraction, self.test_fraction, self.split_seed]
+        division += [self.stratify, self.group] if name == "table" else []
+        key = [source.fingerprint(), repr(self.schema), self.unseen_classes, division]
+        key += [repr(self.tasks), self.task_column] if layout is not None else []
+        folder = store_folder(self.cache_dir, key)
+        if open_store(folder) is None:
+            write_store(folder, self._encode(name, source, layout), source.rows)
+        arrays = open_store(folder)
+        assert arrays is not None
+        return arrays
+
+    def _encode(
+        self, name: str, source: TableSource, layout: TargetLayout | None
+    ) -> Iterator[Arrays]:
+        """Arrays of a table: one piece in memory, pieces of bounded size for the disk."""
         source.require(self.schema.names, "feature column")
         columns = list(self.schema.names)
         if layout is not None:
             source.require(layout.columns, "target column")
-            columns = list(dict.fromkeys([*columns, *layout.columns]))
-        largest = max(self.schema.cardinalities, default=1)
+            columns += layout.columns
+        columns = list(dict.fromkeys(columns))
+        if self.storage == "memory":
+            source.hold([*columns, *(self._label_columns() if name == "table" else [])])
+        parts = None
+        if name == "table":
+            parts = self._assign(source.frame(self._label_columns()))
+        code_type = np.min_scalar_type(max(self.schema.cardinalities, default=1) - 1)
         for chunk in self._chunks(source, columns):
             arrays = self.schema.encode(chunk)
             if "categorical" in arrays:
-                codes = arrays["categorical"]
-                arrays["categorical"] = codes.astype(np.min_scalar_type(largest - 1))
-            yield {**arrays, **(layout.encode(chunk) if layout is not None else {})}
+                arrays["categorical"] = arrays["categorical"].astype(code_type)
+            if layout is not None:
+                arrays |= layout.encode(chunk)
+            if parts is not None:
+                arrays["part"] = parts[chunk.index.to_numpy()]
+            yield arrays
+
+    def prepare_data(self) -> None:
+        """Encode the training table in one process before the others look for it on the disk."""
+        if self.storage == "disk" and self.fitted and self.tables["table"] is not None:
+            layout = TargetLayout(self.tasks, self.task_column, self.unseen_classes)
+            self._encoded("table", layout)
 
     def setup(self, stage: str | None = None) -> None:
         """Encode and check the splits that a stage needs.
