@@ -1,0 +1,175 @@
+"""Ensembles of trees that grow round by round from given derivatives, and the rows they grow on."""
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import xgboost as xgb
+from numpy.typing import NDArray
+
+from mtl_core.errors import ArgumentError
+from mtl_tabular.boosting.objectives import Floats
+
+
+class TreeBlock:
+    """One additive ensemble with K outputs, grown by XGBoost from first and second derivatives.
+
+    Its score starts at zero; every round adds one tree an output (or one tree of K values a leaf
+    with ``multi_strategy: multi_output_tree``), scaled by the learning rate.
+
+    Args:
+        parameters: of XGBoost's trees; none of the objective.
+        outputs: K.
+        origin: number by which the block is known whatever its place.
+    """
+
+    def __init__(self, parameters: dict[str, Any], *, outputs: int = 1, origin: int = 0) -> None:
+        self.parameters = {
+            **parameters,
+            "objective": "reg:squarederror",  # never asked: derivatives are given
+            "num_target": outputs,
+            "base_score": 0.0,
+            "seed_per_iteration": True,  # so that a continued run samples as one in one go does
+            "disable_default_eval_metric": True,
+        }
+        self.outputs = outputs
+        self.origin = origin
+        self.rounds = 0
+        self.booster: xgb.Booster | None = None
+
+    def grow(self, matrix: xgb.DMatrix, gradient: Floats, hessian: Floats) -> None:
+        """Add one round.
+
+        Args:
+            matrix: n rows, the same object in every round.
+            gradient: (n, K).
+            hessian: (n, K).
+        """
+        if self.booster is None:
+            self.booster = xgb.Booster(self.parameters, cache=[matrix])
+        self.booster.boost(
+            matrix,
+            iteration=self.rounds,
+            grad=np.ascontiguousarray(gradient, dtype=np.float32),
+            hess=np.ascontiguousarray(hessian, dtype=np.float32),
+        )
+        self.rounds += 1
+
+    def scores(self, matrix: xgb.DMatrix) -> Floats:
+        """Scores (n, K) of all rounds; on the matrix that the trees grow on, from a cache."""
+        if self.booster is None:
+            return np.zeros((matrix.num_row(), self.outputs), dtype=np.float32)
+        return self._shape(self.booster.predict(matrix, output_margin=True))
+
+    def part(self, matrix: xgb.DMatrix, start: int, stop: int) -> Floats:
+        """Scores (n, K) of the rounds from `start` to before `stop`.
+
+        Not for the matrix that the trees grow on: XGBoost 3.2 then continues its cache of that
+        matrix from the part, and `scores` is wrong from the next round on.
+        """
+        if self.booster is None or start >= min(stop, self.rounds):
+            return np.zeros((matrix.num_row(), self.outputs), dtype=np.float32)
+        rounds = (start, min(stop, self.rounds))
+        return self._shape(self.booster.predict(matrix, output_margin=True, iteration_range=rounds))
+
+    def _shape(self, margin: Any) -> Floats:
+        shaped: Floats = np.asarray(margin).reshape(-1, self.outputs)
+        return shaped
+
+    def keep(self, rounds: int) -> None:
+        """Forget all but the first rounds."""
+        if rounds >= self.rounds:
+            return
+        assert self.booster is not None
+        self.booster = self.booster[:rounds] if rounds else None
+        if self.booster is not None:
+            self.booster.set_param(self.parameters)
+        self.rounds = rounds
+
+    def gains(self, features: int) -> NDArray[np.float64]:
+        """Sum of the gains of all splits by feature, (features,)."""
+        total = np.zeros(features)
+        if self.booster is not None:
+            scores = self.booster.get_score(importance_type="total_gain")
+            for name, gain in scores.items():
+                total[int(name[1:])] = float(np.sum(gain))
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """Rounds and trees as plain data."""
+        if self.booster is None:
+            return {"rounds": 0, "origin": self.origin, "trees": None}
+        trees = json.loads(self.booster.save_raw("json"))
+        return {"rounds": self.rounds, "origin": self.origin, "trees": trees}
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """Take rounds and trees from plain data.
+
+        Args:
+            state: of `state`.
+        """
+        self.rounds, self.origin = int(state["rounds"]), int(state["origin"])
+        self.booster = None
+        if state["trees"] is not None:
+            self.booster = xgb.Booster(self.parameters)
+            self.booster.load_model(bytearray(json.dumps(state["trees"]).encode()))
+            self.booster.set_param(self.parameters)
+        return self
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows sorted by task, as trees and losses need them.
+
+    Args:
+        values: (n, F) features, NaN where missing.
+        targets: (n,).
+        weights: (n,).
+        tasks: (n,) ascending in 0..T-1.
+        count: T.
+        kinds: ``q`` or ``c`` a feature.
+        max_bin: bins of a feature; 0 keeps exact values.
+        per_task: whether to make a matrix a task too.
+    """
+
+    values: Floats
+    targets: NDArray[Any]
+    weights: Floats
+    tasks: NDArray[np.int64]
+    count: int
+    kinds: tuple[str, ...]
+    max_bin: int = 256
+    per_task: bool = True
+    matrix: xgb.DMatrix = field(init=False)
+    slices: dict[int, slice] = field(init=False)
+    task_matrices: dict[int, xgb.DMatrix] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the matrices."""
+        if len(self.tasks) and (np.diff(self.tasks) < 0).any():
+            raise ArgumentError("tasks", "be in ascending order", self.tasks[:8].tolist())
+        kinds = list(self.kinds)
+        whole: xgb.DMatrix
+        if self.max_bin:
+            whole = xgb.QuantileDMatrix(
+                self.values, feature_types=kinds, max_bin=self.max_bin, enable_categorical=True
+            )
+        else:
+            whole = xgb.DMatrix(self.values, feature_types=kinds, enable_categorical=True)
+        edges = np.searchsorted(self.tasks, np.arange(self.count + 1))
+        slices = {r: slice(int(a), int(b)) for r, (a, b) in enumerate(pairwise(edges)) if b > a}
+        matrices = {}
+        if self.per_task:
+            matrices = {
+                r: xgb.DMatrix(self.values[rows], feature_types=kinds, enable_categorical=True)
+                for r, rows in slices.items()
+            }
+        object.__setattr__(self, "matrix", whole)
+        object.__setattr__(self, "slices", slices)
+        object.__setattr__(self, "task_matrices", matrices)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.tasks)
