@@ -215,9 +215,14 @@ class MultiTaskCLI(LightningCLI):
         seed = self.section["seed_everything"]
         return None if seed is False else int(seed)
 
-    def plain_config(self) -> dict[str, Any]:
-        """The parsed config of the subcommand as plain data, without what links fill in."""
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+    def plain_config(self, config: Namespace | None = None) -> dict[str, Any]:
+        """A parsed config of the subcommand as plain data, without what links fill in.
+
+        Args:
+            config: None is the config that the run goes by.
+        """
+        config = self.config if config is None else config
+        text = self.parser.dump(config, skip_none=False, skip_link_targets=True)
         content: dict[str, Any] = yaml.safe_load(text)
         return content[self.subcommand] if self.subcommand else content
 
@@ -240,8 +245,8 @@ class MultiTaskCLI(LightningCLI):
         """
         if not self.subcommand:
             return []
-        asked = _flat(self.asked[self.subcommand].get("model"), "model")
-        now = _flat(self.section.get("model"), "model")
+        asked = _flat(self.plain_config(self.asked).get("model"), "model")
+        now = _flat(self.plain_config().get("model"), "model")
         return [
             f"{key} = {now.get(key)!r} (asked for: {asked.get(key)!r})"
             for key in dict.fromkeys([*now, *asked])
@@ -258,9 +263,7 @@ def tell(taken: Sequence[str]) -> None:
 
 
 def _flat(value: Any, key: str) -> dict[str, Any]:
-    """Leaves of a parsed config by dotted key."""
-    if isinstance(value, Namespace):
-        value = vars(value)
+    """Leaves of a plain config by dotted key."""
     if isinstance(value, Mapping) and value:
         return {
             k: v for name, held in value.items() for k, v in _flat(held, f"{key}.{name}").items()
