@@ -104,7 +104,7 @@ def _mean_primary(scores: Mapping[str, Mapping[str, float]]) -> float:
 
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean; NaN of nothing."""
-    return math.fsum(values) / len(values) if values else math.nan
+    return math.fsum(values) / len(values) if len(values) else math.nan
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float:

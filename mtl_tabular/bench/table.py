@@ -91,27 +91,28 @@ def read(path: Path) -> dict[str, Outcome]:
     """
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            rule = f"have the columns {', '.join(COLUMNS)}"
-            raise ArgumentError(str(path), rule, reader.fieldnames)
-        found: dict[str, Outcome] = {}
-        held: dict[str, dict[str, dict[str, float]]] = {}
-        for line in reader:
-            if line["seconds"] is None:  # cut off in the middle
-                continue
-            name = line["run"]
-            if line["metric"]:
-                value = float(line["value"]) if line["value"] else math.nan
-                held.setdefault(name, {}).setdefault(line["task"], {})[line["metric"]] = value
-            elif line["status"]:
-                found[name] = Outcome(
-                    held.pop(name, {}),
-                    line["reason"] or ("" if line["status"] == "ok" else "unknown"),
-                    int(line["parameters"] or 0),
-                    float(line["seconds"] or 0),
-                )
+    lines = path.read_text().splitlines()
+    if not lines or lines[0] != ",".join(COLUMNS):
+        raise ArgumentError(str(path), f"have the columns {', '.join(COLUMNS)}", lines[:1])
+    found: dict[str, Outcome] = {}
+    held: dict[str, dict[str, dict[str, float]]] = {}
+    for text in lines[1:]:
+        # Line by line: one that is cut off within quotes must not swallow the next.
+        cells = next(csv.reader([text]), [])
+        if len(cells) != len(COLUMNS):
+            continue
+        line = dict(zip(COLUMNS, cells, strict=True))
+        name = line["run"]
+        if line["metric"]:
+            value = float(line["value"]) if line["value"] else math.nan
+            held.setdefault(name, {}).setdefault(line["task"], {})[line["metric"]] = value
+        elif line["status"]:
+            found[name] = Outcome(
+                held.pop(name, {}),
+                line["reason"] or ("" if line["status"] == "ok" else "unknown"),
+                int(line["parameters"] or 0),
+                float(line["seconds"] or 0),
+            )
     return found
 
 
