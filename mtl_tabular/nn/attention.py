@@ -105,7 +105,8 @@ class FeatureLayer(nn.Module):
         scores = q[:, :, :readers] @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if self.blocked is not None:
             scores = scores.masked_fill(self.blocked[:readers], -torch.inf)
-        return scores.softmax(-1).mean(1)
+        weights: Tensor = scores.softmax(-1).mean(1)
+        return weights
 
 
 def check_heads(width: int, heads: int) -> None:

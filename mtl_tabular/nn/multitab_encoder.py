@@ -1,7 +1,7 @@
 """The shared part of MultiTab-Net: columns in, one vector per task token out."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,14 +68,18 @@ class MultiTabEncoder(nn.Module):
         self.task_tokens = nn.Parameter(torch.zeros(tokens, width))
         self.dropout = nn.Dropout(ff_dropout)
         blocked = blocked_pairs(mask, tokens, len(schema))
-        sizes = (heads, feedforward)
-        rates = {"ff_dropout": ff_dropout, "attention_dropout": attention_dropout}
+        arguments: dict[str, Any] = {
+            "heads": heads,
+            "feedforward": feedforward,
+            "ff_dropout": ff_dropout,
+            "attention_dropout": attention_dropout,
+        }
         self.feature_layers = nn.ModuleList(
-            FeatureLayer(width, *sizes, **rates, blocked=blocked) for _ in range(depth)
+            FeatureLayer(width, **arguments, blocked=blocked) for _ in range(depth)
         )
         row = (tokens + len(schema)) * width
         self.row_layers = nn.ModuleList(
-            RowLayer(row, *sizes, **rates, mode=inter_sample)
+            RowLayer(row, **arguments, mode=inter_sample)
             for _ in range(depth if inter_sample != "none" else 0)
         )
         self.memory = SupportRows(schema, memory_rows) if inter_sample == "memory" else None
@@ -103,7 +107,7 @@ class MultiTabEncoder(nn.Module):
     def embed(self, inputs: Inputs) -> Tensor:
         """Task tokens and column tokens (B, T + d, D)."""
         columns = self.tokenizer(inputs)
-        tasks = self.task_tokens.to(columns.dtype).expand(len(columns), -1, -1)
+        tasks = self.task_tokens.to(columns.dtype).expand(columns.shape[0], -1, -1)
         x: Tensor = self.dropout(torch.cat([tasks, columns], 1))
         return x
 
@@ -116,8 +120,9 @@ class MultiTabEncoder(nn.Module):
             return only
         rows = self.feature_layers[i](x).flatten(1)
         outputs = None if tokens is None else tokens * self.width
-        mixed: Tensor = self.row_layers[i](rows, outputs, None if support is None else support[i])
-        return mixed.unflatten(1, (-1, self.width))
+        read = None if support is None else support[i]
+        mixed: Tensor = self.row_layers[i](rows, outputs, read).unflatten(1, (-1, self.width))
+        return mixed
 
     def support(self) -> list[KeysValues] | None:
         """What rows read of the support rows in every block; None without a memory.

@@ -100,7 +100,8 @@ class RowLayer(nn.Module):
             mixed = F.scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout)[0]
         else:
             mixed = self._read_support(query, key, value, support, dropout)
-        return x + self.dropout(self.output(mixed.transpose(0, 1).flatten(1)))
+        added: Tensor = self.dropout(self.output(mixed.transpose(0, 1).flatten(1)))
+        return x + added
 
     def _add_own(self, x: Tensor, z: Tensor) -> Tensor:
         """``x + output(value(z))``.
@@ -113,7 +114,8 @@ class RowLayer(nn.Module):
             if dropping:  # a head's single weight, 1, is dropped as a whole
                 one = F.dropout(value.new_ones(len(z), self.heads, 1), self.attention_dropout)
                 value = (value.unflatten(-1, (self.heads, -1)) * one).flatten(1)
-            return x + self.dropout(self.output(value))
+            added: Tensor = self.dropout(self.output(value))
+            return x + added
         out = self.output
         weight = out.weight @ self.value.weight
         bias = torch.mv(out.weight, self.value.bias) + out.bias
@@ -128,7 +130,9 @@ class RowLayer(nn.Module):
         own = (q * k).sum(-1, keepdim=True)
         weights = torch.cat([q @ keys.transpose(1, 2), own], -1).softmax(-1)
         weights = F.dropout(weights, dropout)
-        return weights[..., :-1] @ values + weights[..., -1:] * v
+        mixed: Tensor = weights[..., :-1] @ values + weights[..., -1:] * v
+        return mixed
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        split: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        return split
