@@ -28,9 +28,9 @@ def test_names_and_factories():
 
 
 def test_unknown_names_meet_the_nearest():
-    with pytest.raises(UnknownNameError, match="network.*Did you mean shared_bottom"):
+    with pytest.raises(UnknownNameError, match=r"network.*Did you mean shared_bottom"):
         network_factory("shared_buttom")
-    with pytest.raises(UnknownNameError, match="balancer.*Did you mean pcgrad"):
+    with pytest.raises(UnknownNameError, match=r"balancer.*Did you mean pcgrad"):
         make_balancer("pc_grad")
     with pytest.raises(TypeError, match="when called, found 3"):
         make_balancer(3)

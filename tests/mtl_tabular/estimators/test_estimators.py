@@ -1,5 +1,7 @@
 """mtl_tabular.estimators.base, .classifier, .regressor, .mixed, .training and .inference."""
 
+# ruff: noqa: N802, N803 (X is scikit-learn's name for features)
+
 import logging
 import random
 from functools import partial
@@ -42,7 +44,7 @@ def y(X):
         {
             "yes": np.where(X["city"] == "Oslo", "yes", "no"),
             "kind": X["code"] + 7,
-            "size": 1000 + 10.0 * X["code"],
+            "size": 1000.5 + 10.0 * X["code"],
         }
     )
     frame.loc[10:30, "size"] = np.nan
@@ -177,8 +179,8 @@ def test_targets_may_share_names_with_features(X):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": "multi_tab"}, "network.*Did you mean multitab"),
-        ({"balancer": "pcgrat"}, "balancer.*Did you mean pcgrad"),
+        ({"network": "multi_tab"}, r"network.*Did you mean multitab"),
+        ({"balancer": "pcgrat"}, r"balancer.*Did you mean pcgrad"),
         ({"max_epochs": 0}, "max_epochs"),
         ({"batch_size": 1}, "batch_size"),
         ({"learning_rate": 0.0}, "learning_rate"),
@@ -197,9 +199,9 @@ def test_bad_data_is_named(X, y, mixed):
     classifier = MultiTaskClassifier(SMALL, **QUICK)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         classifier.fit(X, y["kind"][:-1])
-    with pytest.raises(LabelError, match="'kind'.*at least two classes"):
+    with pytest.raises(LabelError, match=r"'kind'.*at least two classes"):
         classifier.fit(X, y.assign(kind=1)[["yes", "kind"]])
-    with pytest.raises(LabelError, match="'size'.*at least one"):
+    with pytest.raises(LabelError, match=r"'size'.*at least one"):
         MultiTaskEstimator("numeric", network=SMALL, **QUICK).fit(
             X, y.assign(size=np.nan)[["kind", "size"]]
         )
