@@ -1,5 +1,6 @@
 """The command line of tables: columns and classes are learned before the model is built."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,7 +109,8 @@ def _data_module(config: Plain, schema: Plain | None) -> MultiTaskDataModule:
     data = {**data, "init_args": {**data["init_args"], "tasks": config["tasks"]}}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MultiTaskDataModule, "data", required=True)
-    module: MultiTaskDataModule = parser.instantiate(parser.parse_object({"data": data})).data
+    parsed = parser.parse_object(copy.deepcopy({"data": data}))  # which it would write into
+    module: MultiTaskDataModule = parser.instantiate(parsed).data
     return module
 
 
