@@ -39,7 +39,7 @@ from mtl_tabular.networks import TableNetwork
 from mtl_tabular.tasks import TargetColumn
 
 
-class TableEstimator(TransformerMixin, BaseEstimator, ABC):
+class TableEstimator(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no types
     """Base of the estimators: a `MultiTaskModule` behind fit, predict and transform.
 
     Rows are predicted in double precision, so that a row's prediction does not depend on the rows

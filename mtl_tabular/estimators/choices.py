@@ -38,7 +38,8 @@ def network_factory(network: str | NetworkFactory) -> NetworkFactory:
     Raises:
         UnknownNameError: no file has that name.
     """
-    return _chosen("network", network, named_networks())
+    factory: NetworkFactory = _chosen("network", network, named_networks())
+    return factory
 
 
 def make_balancer(balancer: str | Callable[[], Balancer] | None) -> Balancer | None:

@@ -15,7 +15,7 @@ from mtl_tabular.estimators.targets import assemble, probabilities
 from mtl_tabular.tasks import TargetColumn
 
 
-class MultiTaskClassifier(ClassifierMixin, TableEstimator):
+class MultiTaskClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]  # no types
     """Classifier for one or several tasks of two or more classes each.
 
     Takes the parameters of `TableEstimator`. With several tasks a label may be missing (NaN or
@@ -51,7 +51,8 @@ class MultiTaskClassifier(ClassifierMixin, TableEstimator):
             where the tasks' classes differ in type.
         """
         columns = self._predicted(X)
-        return assemble(columns, "vector" if self._form == "vector" else "array")
+        predicted: NDArray[Any] = assemble(columns, "vector" if self._form == "vector" else "array")
+        return predicted
 
     def predict_proba(self, X: Any) -> Any:
         """Probabilities of the classes in the order of `classes_`.

@@ -62,14 +62,14 @@ def categorical_names(categorical: Categorical, names: Sequence[str]) -> tuple[s
         if len(given) != len(names):
             raise ArgumentError(argument, f"as a mask hold {len(names)} entries", len(given))
         return tuple(name for name, chosen in zip(names, given, strict=True) if chosen)
-    chosen = []
+    chosen: list[str] = []
     for entry in given:
         if isinstance(entry, int | np.integer):
             if not -len(names) <= entry < len(names):
                 raise ArgumentError(argument, f"hold indices below {len(names)}", entry)
-            chosen.append(names[entry])
+            chosen.append(names[int(entry)])
         elif entry in names:
-            chosen.append(entry)
+            chosen.append(str(entry))
         else:
             raise UnknownNameError(argument, str(entry), names)
     return tuple(chosen)

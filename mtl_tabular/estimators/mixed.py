@@ -115,7 +115,7 @@ class MultiTaskEstimator(TableEstimator):
             if not isinstance(record, NumericTarget):
                 record = self._class_record(name, values, record)
             records[name] = record
-        vars(self).pop("classes_", None)
+        self.__dict__.pop("classes_", None)  # of an earlier fit
         if self._classes:
             found = [self._classes.get(name) for name in columns]
             self.classes_ = found[0] if vector else found
@@ -133,7 +133,7 @@ class MultiTaskEstimator(TableEstimator):
         """
         return assemble(self._predicted(X), self._form)
 
-    @available_if(_has_classes)
+    @available_if(_has_classes)  # type: ignore[untyped-decorator]  # no types
     def predict_proba(self, X: Any) -> Any:
         """Probabilities of the classes in the order of `classes_`.
 

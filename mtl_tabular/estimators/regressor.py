@@ -16,7 +16,7 @@ from mtl_tabular.estimators.targets import assemble
 from mtl_tabular.tasks import NumericTarget, TargetColumn
 
 
-class MultiTaskRegressor(RegressorMixin, TableEstimator):
+class MultiTaskRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]  # no types
     """Regressor for one or several numbers, standardised inside.
 
     Takes the parameters of `TableEstimator`. With several tasks a label may be missing (NaN or
