@@ -17,6 +17,7 @@ def primary_score(task: Task, prediction: Tensor, target: Tensor) -> float:
         target: (N,) as the loss takes it.
 
     Example:
+        >>> import torch
         >>> from mtl_tabular.tasks import BinaryTarget
         >>> logits = torch.tensor([[-2.0], [0.5], [1.0]])
         >>> primary_score(BinaryTarget(), logits, torch.tensor([0.0, 0.0, 1.0]))
