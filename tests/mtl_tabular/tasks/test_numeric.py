@@ -27,14 +27,13 @@ def test_given_units_stay(given):
 def test_loss_and_scores_do_not_depend_on_the_unit():
     """The loss is of standardised values; metrics are in the target's own unit."""
     targets = torch.tensor([10.0, 20.0, 60.0])
-    prediction, valid = torch.randn(3, 1), torch.ones(3).bool()
+    prediction, valid = torch.randn(3, 1), NumericTarget().valid(targets)
     losses, errors = [], []
     for scale in (1.0, 1000.0):
         task = NumericTarget().fit("t", VALUES * scale)
-        matched = task.match(prediction, targets)
-        losses.append(task.element_loss(matched, targets * scale, valid))
+        losses.append(task.element_loss(prediction, targets * scale, valid))
         metrics = MetricCollection(dict(task.metrics()))
-        task.update(metrics, matched, targets * scale, valid)
+        task.update(metrics, prediction, targets * scale, valid)
         errors.append(float(metrics.compute()["rmse"]))
     torch.testing.assert_close(*losses)
     assert errors[1] == pytest.approx(1000 * errors[0], rel=1e-4)
