@@ -20,20 +20,15 @@ class TreeBlock:
     with ``multi_strategy: multi_output_tree``), scaled by the learning rate.
 
     Args:
-        parameters: of XGBoost's trees; none of the objective.
+        parameters: of XGBoost's trees; none of the objective. A ``subsample`` below 1 is drawn
+            anew in every round from the ``seed`` and the round.
         outputs: K.
         origin: number by which the block is known whatever its place.
     """
 
     def __init__(self, parameters: dict[str, Any], *, outputs: int = 1, origin: int = 0) -> None:
-        self.parameters = {
-            **parameters,
-            "objective": "reg:squarederror",  # never asked: derivatives are given
-            "num_target": outputs,
-            "base_score": 0.0,
-            "seed_per_iteration": True,  # so that a continued run samples as one in one go does
-            "disable_default_eval_metric": True,
-        }
+        self.parameters = dict(parameters)
+        self.subsample = float(self.parameters.pop("subsample", 1.0))
         self.outputs = outputs
         self.origin = origin
         self.rounds = 0
@@ -48,7 +43,18 @@ class TreeBlock:
             hessian: (n, K).
         """
         if self.booster is None:
-            self.booster = xgb.Booster(self.parameters, cache=[matrix])
+            whole = {
+                "objective": "reg:squarederror",  # never asked: derivatives are given
+                "num_target": self.outputs,
+                "base_score": 0.0,
+                "disable_default_eval_metric": True,
+            }
+            self.booster = xgb.Booster(self.parameters | whole, cache=[matrix])
+        if self.subsample < 1:
+            # XGBoost's own sample depends on what its process drew before, this one on the round.
+            rng = np.random.default_rng((self.parameters.get("seed", 0), self.rounds))
+            kept = rng.random((len(gradient), 1)) < self.subsample
+            gradient, hessian = np.where(kept, gradient, 0), np.where(kept, hessian, 0)
         self.booster.boost(
             matrix,
             iteration=self.rounds,

@@ -60,7 +60,7 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         subsample: float = 1.0,
         colsample: float = 1.0,
         max_bin: int = 256,
-        theta_rate: float = 0.3,
+        theta_rate: float = 1.0,
         theta_penalty: float = 0.5,
         task_balanced: bool = False,
         task_feature: Literal["none", "categorical", "one-hot"] = "none",

@@ -60,7 +60,7 @@ class Plan:
     rounds: tuple[int, int, int]
     interleaved: bool = False
     patience: int = 0
-    theta_rate: float = 0.3
+    theta_rate: float = 1.0
     theta_penalty: float = 0.5
     min_task_rows: int = 10
     reference: bool = False
