@@ -119,11 +119,14 @@ class AdditiveModel:
         for block in self.own:
             block.keep(own)
 
-    def canonicalise(self) -> None:
+    def canonicalise(self) -> NDArray[np.int64]:
         """Order the groups by how many tasks lean to them most, ties by rows: an equal model.
 
         With two groups at most half of the tasks then have a share above ½ in the second, which so
         becomes the outlier group.
+
+        Returns:
+            The former places (G,) of the groups in their new order.
         """
         leaning = self.shares.argmax(1)
         tasks = np.bincount(leaning, minlength=self.group_count)
@@ -133,6 +136,7 @@ class AdditiveModel:
         for i, theta in enumerate(self.thetas):
             logits = np.concatenate([np.zeros_like(theta[:, :1]), theta], 1)[:, order]
             self.thetas[i] = logits[:, 1:] - logits[:, :1]
+        return order
 
     def margins(
         self,

@@ -195,7 +195,9 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         held = np.zeros(len(X), dtype=bool)
         stops = self.early_stopping and not self.reference_mode
         if validation is None and (stops or self.schedule == "auto"):
-            held = hold_out(tasks, targets, fraction=self.validation_fraction, seed=self.seed_)
+            # By rank, numbers would give the extreme row of every task, or of none.
+            strata = np.zeros(len(targets)) if self._numeric_targets() else targets
+            held = hold_out(tasks, strata, fraction=self.validation_fraction, seed=self.seed_)
         part = self._rows(X[~held], targets[~held], weights[~held], tasks[~held], settings)
         watched = None
         if validation is not None:
@@ -328,7 +330,8 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return xgb.DMatrix(values, feature_types=kinds, enable_categorical=True), tasks
 
     def _scores(self, X: Any, task: Any) -> Floats:
-        return self.model_.scores(*self._matrix(X, task))
+        matrix, tasks = self._matrix(X, task)
+        return self.model_.scores(matrix, tasks)
 
     def _staged_scores(self, X: Any, task: Any) -> Iterator[Floats]:
         matrix, tasks = self._matrix(X, task)

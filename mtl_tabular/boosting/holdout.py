@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 def hold_out(
     tasks: NDArray[np.int64], targets: NDArray[Any], *, fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Mask (n,) of held-out rows: every task gives its share, within it all targets do.
+    """Mask (n,) of held-out rows: every task gives its share, within it every class does.
 
     Rows are ordered by task, target and chance, and every 1/fraction-th is taken. A task always
     keeps at least one row for training.
 
     Args:
         tasks: (n,) integers.
-        targets: (n,) classes or numbers.
+        targets: (n,) classes, or zeros for targets that are numbers.
         fraction: share to hold out, in (0, 0.5].
         seed: of the chance.
 

@@ -203,8 +203,9 @@ class RMTGBClassifier(ClassifierMixin, RMTGBEstimator):  # type: ignore[misc]  #
 
     def predict(self, X: Any, task: Any = None) -> NDArray[Any]:
         """The likeliest classes (n,)."""
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(X, task).argmax(1)]
-        return chosen
+        chosen = self.predict_proba(X, task).argmax(1)
+        classes: NDArray[Any] = self.classes_[chosen]
+        return classes
 
     def staged_predict(self, X: Any, task: Any = None) -> Iterator[NDArray[Any]]:
         """Classes (n,) after every round."""

@@ -115,7 +115,10 @@ class Boosting:
             self._block("shared", self._grow_shared, n1, (True, False, False))
             self._block("groups", self._grow_groups, n2, (False, True, False))
             self._block("own", self._grow_own, n3, (False, False, True))
-        self.model.canonicalise()
+        order = self.model.canonicalise()
+        for margins in (self.margins, self.held_margins):
+            if margins is not None:
+                margins.groups[:] = margins.groups[order]
 
     def held_out_loss(self) -> float:
         """Weighted mean over the held-out rows, NaN where there are none."""
