@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError, UnknownNameError
-from mtl_tabular.data.levels import as_text
 from mtl_tabular.data.schema import ColumnError
+from mtl_tabular.levels import as_text
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, NumericTarget, TargetColumn
 
 Labels: TypeAlias = dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]

@@ -31,8 +31,8 @@ class BoostedTrees:
     Predictions are what networks give (logits, standardised numbers), so the tasks' own metrics,
     their names and Δm apply to both. Missing features go their own way at every split; categories
     are split natively (one-hot columns for ``multi_output_tree``), with those that training did not
-    have as one more category. Rows without a
-    label of a task are left out for that task. Label smoothing is the networks' own.
+    have as one more category. Rows without a label of a task are left out for that task. Label
+    smoothing is the networks' own.
 
     - ``single``: one model a task, each with its own early stopping.
     - ``joint``: one model for numeric tasks of the same rows; a tree has a leaf value per target,
