@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.types import TaskName
-from mtl_tabular.data.schema import ColumnError
-from mtl_tabular.levels import as_text, encode_levels, sorted_levels
+from mtl_tabular.data.columns import ColumnError, as_categories
+from mtl_tabular.levels import encode_levels, sorted_levels
 from mtl_tabular.tasks import TargetColumn
 
 
@@ -70,15 +70,16 @@ def level_texts(values: "pd.Series[Any]") -> NDArray[Any]:
     """Levels (N,) of a task column as canonical text.
 
     Raises:
-        ColumnError: a row has no level.
+        ColumnError: a row has no level, or the column holds dates, lists or infinities.
     """
-    texts, missing = as_text(values)
+    positions, texts = as_categories(values)
+    missing = positions < 0
     if missing.any():
         raise ColumnError(
             f"task column {values.name!r} must say the task of every row, found none in rows "
             f"{values.index[missing].tolist()[:4]}."
         )
-    return texts
+    return np.array(texts, dtype=object)[positions]
 
 
 def level_codes(values: "pd.Series[Any]", levels: tuple[str, ...]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_core.errors import ArgumentError, UnknownNameError, UnreadableFileError
-from mtl_tabular.data.schema import ColumnError
+from mtl_tabular.data.columns import ColumnError
 
 Table: TypeAlias = str | Path | pd.DataFrame
 """A CSV or Parquet file, a folder of either, or a frame (pandas, polars, anything Arrow reads)."""

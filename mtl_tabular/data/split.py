@@ -9,8 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError
-from mtl_tabular.data.schema import ColumnError
-from mtl_tabular.levels import as_text
+from mtl_tabular.data.columns import ColumnError, as_categories
 
 TRAIN, VAL, TEST = 0, 1, 2
 """Codes of an assignment."""
@@ -36,6 +35,9 @@ def assign_random(
 
     Returns:
         (N,) codes `TRAIN`, `VAL`, `TEST`.
+
+    Raises:
+        ColumnError: a column holds no classes but dates, lists or infinities.
     """
     _check_shares(val, test)
     assigned = np.full(rows, TRAIN, dtype=np.uint8)
@@ -64,9 +66,9 @@ def assign_random(
 
 
 def _class_codes(values: "pd.Series[Any]") -> NDArray[np.int64]:
-    texts, missing = as_text(values)
-    codes = pd.factorize(texts)[0].astype(np.int64) + 1
-    codes[missing] = 0
+    positions, texts = as_categories(values)
+    merged = pd.factorize(np.array(texts, dtype=object))[0].astype(np.int64) + 1
+    codes: NDArray[np.int64] = np.append(merged, 0)[positions]
     return codes
 
 

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError, LabelError
-from mtl_tabular.data.levels import as_text
 from mtl_tabular.estimators.features import to_pandas
+from mtl_tabular.levels import as_text
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, TargetColumn
 
 Form = Literal["vector", "array", "frame"]

@@ -87,9 +87,12 @@ def class_texts(name: str, values: "pd.Series[Any]") -> tuple[NDArray[Any], NDAr
     """Class labels as canonical text (N,), and which rows carry one.
 
     Raises:
-        LabelError: a label is infinite.
+        LabelError: a label is infinite, a date or a list.
     """
-    texts, missing = as_text(values)
+    try:
+        texts, missing = as_text(values)
+    except TypeError as error:
+        raise LabelError(name, "be numbers, text or booleans", error) from error
     if any(text in ("inf", "-inf") for text in set(texts[~missing])):
         raise LabelError(name, "be finite", "infinity")
     return texts, ~missing

@@ -363,7 +363,7 @@ def test_constant_columns():
         (lambda f: f.assign(age=None), "'age' must hold at least one value"),
         (lambda f: f.assign(age=np.inf), r"'age'.*finite.*rows \["),
         (lambda f: f.assign(age=pd.Timestamp("2020-01-01")), "'age'.*dates"),
-        (lambda f: f.assign(age=[[1]] * len(f)), "'age'.*lists"),
+        (lambda f: f.assign(age=[[1]] * len(f)), r"'age'.*list \[1\]"),
         (lambda f: pd.concat([f, f[["age"]]], axis=1), "'age' more than once"),
         (lambda f: f.drop(columns="price"), "target column.*'price'"),
         (lambda f: f.rename(columns={"price": "pric"}), "Did you mean pric"),
