@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ def beside(args):
             for _ in range(args.repeats):
                 rivals = (ReferenceRMTGB(args.rounds, max_depth=depth), ours(args.rounds, depth))
                 for i, model in enumerate(rivals):
-                    _, spent = timed(lambda m=model: m.fit(train.x, train.y, task=train.task))
+                    _, spent = timed(partial(model.fit, train.x, train.y, task=train.task))
                     seconds[i].append(spent)
                     predicted = model.predict(test.x, task=test.task)
                     errors[i] = float(np.sqrt(np.mean((predicted - test.y) ** 2)))
