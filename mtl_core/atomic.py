@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +37,8 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise CheckpointWriteError(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what the caller has to know
+            temporary.unlink(missing_ok=True)
 
 
 def append_line_block(path: Path | str, header: str, lines: list[str]) -> None:

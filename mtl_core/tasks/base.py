@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from jsonargparse import set_parsing_settings
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from mtl_core.errors import ArgumentError, LabelError, MixedProtocolError
@@ -133,14 +133,31 @@ def reduce_loss(element_loss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return total, count.to(total.dtype)
 
 
+RESERVED_NAMES = frozenset(dir(nn.ModuleDict()))
+"""Names that no task may have: decoders are kept in a `torch.nn.ModuleDict`, which has its own
+attributes (``type``, ``keys``, ``values``, ``forward``, ``training``, ...)."""
+
+
 def check_tasks(tasks: Mapping[str, Task]) -> None:
-    """Refuse names that cannot key modules and metrics, an empty mapping, and mixed protocols."""
+    """Refuse names that cannot key modules and metrics, an empty mapping, and mixed protocols.
+
+    Raises:
+        ArgumentError: there is no task, or a name is no identifier or among `RESERVED_NAMES`.
+        MixedProtocolError: tasks follow different evaluation protocols.
+    """
     if not tasks:
         raise ArgumentError("tasks", "name at least one task", dict(tasks))
     for name in tasks:
         if not name.isidentifier():
             raise ArgumentError(
                 "tasks", "be named by letters, digits and underscores, starting with a letter", name
+            )
+        if name in RESERVED_NAMES:
+            raise ArgumentError(
+                "tasks",
+                "not be named like an attribute of torch.nn.ModuleDict (a column of a table may "
+                f"have any name: give its task another one and column={name!r})",
+                name,
             )
     protocols = {name: task.evaluation for name, task in tasks.items() if task.evaluation}
     if len(set(protocols.values())) > 1:

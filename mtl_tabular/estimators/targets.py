@@ -10,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_core.errors import ArgumentError, LabelError
+from mtl_core.tasks.base import RESERVED_NAMES
 from mtl_tabular.estimators.features import to_pandas
 from mtl_tabular.levels import as_text
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, TargetColumn
@@ -116,7 +117,7 @@ def task_identifiers(names: Sequence[str]) -> list[str]:
         plain = re.sub(r"\W", "_", name)
         if not plain.isidentifier():
             plain = f"task_{plain}"
-        while plain in taken or hasattr(nn.Module, plain) or hasattr(nn.ModuleDict, plain):
+        while plain in taken or plain in RESERVED_NAMES:
             plain += "_"
         taken.append(plain)
     return taken

@@ -51,6 +51,17 @@ def test_an_error_of_the_writer_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("below", ["file", "folder/file"])
+def test_a_file_where_a_folder_should_be_is_named(tmp_path, below):
+    (tmp_path / "taken").write_bytes(b"old")
+    path = tmp_path / "taken" / below
+    with pytest.raises(CheckpointWriteError, match=r"taken.*untouched"), atomic_write(path):
+        raise AssertionError
+    with pytest.raises(CheckpointWriteError, match="taken"):
+        append_line_block(path, "a,b", ["1,2"])
+    assert (tmp_path / "taken").read_bytes() == b"old"
+
+
 @pytest.fixture
 def room():
     """Lets files of this process grow to a number of bytes, as a full disk does."""

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from mtl_core.errors import ArgumentError, LabelError, MixedProtocolError
 from mtl_core.tasks import Classification, MultiLabel, Regression, check_tasks, reduce_loss
@@ -32,6 +33,19 @@ def test_tasks_are_frozen_and_equal_by_value():
 def test_names_have_to_be_identifiers(name):
     with pytest.raises(ArgumentError, match="tasks must be named by letters"):
         check_tasks({name: Regression()})
+
+
+@pytest.mark.parametrize("name", ["type", "keys", "items", "forward", "training", "_modules"])
+def test_names_must_not_be_attributes_of_a_mapping_of_modules(name):
+    with pytest.raises(ArgumentError, match=rf"ModuleDict .*column='{name}'\).*found '{name}'"):
+        check_tasks({name: Regression()})
+
+
+def test_every_other_name_keys_modules():
+    names = ["kind", "column", "loss", "step", "trainer", "T", "_hidden", "weight", "bias", "class"]
+    check_tasks(dict.fromkeys(names, Regression()))
+    modules = nn.ModuleDict({name: nn.Identity() for name in names})
+    assert list(modules) == names
 
 
 def test_no_tasks():

@@ -62,7 +62,7 @@ def test_bad_shapes_are_named():
 
 
 def test_identifiers_can_key_modules():
-    names = task_identifiers(["click", "a b", "a.b", "type", "keys", "2x", ""])
+    names = task_identifiers(["click", "a b", "a.b", "type", "keys", "training", "2x", ""])
     assert names[:3] == ["click", "a_b", "a_b_"]
     assert all(name.isidentifier() for name in names)
     nn.ModuleDict({name: nn.Identity() for name in names})
