@@ -114,7 +114,6 @@ def train(plan: Plan, run: Run) -> tuple[list[dict[str, Any]], int]:
     with _quiet():
         trainer = L.Trainer(
             max_epochs=plan.epochs_of(contender),
-            limit_val_batches=0,
             accelerator=plan.accelerator,
             devices=1,
             logger=False,

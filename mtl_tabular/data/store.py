@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +17,11 @@ from mtl_tabular.data.targets import Arrays
 
 FORMAT = 1
 """Number of this layout of files; part of every digest."""
+
+KEPT_SECONDS = 24 * 3600
+"""Age from which on temporary folders count as left behind by a process that was killed."""
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{24}\.\d+\.tmp")
 
 
 class StoreError(MTLError, RuntimeError):
@@ -43,7 +50,8 @@ def write_store(folder: Path, pieces: Iterable[Arrays], rows: int) -> None:
 
     Everything goes to a temporary folder beside `folder`, which is renamed when all is on the disk:
     a run that is stopped leaves nothing that could be taken for a finished store. Of two processes
-    that write the same store, one wins and the other's copy is removed.
+    that write the same store, one wins and the other's copy is removed. Temporary folders that
+    killed processes left there more than a day ago are removed.
 
     Args:
         folder: of the store.
@@ -51,12 +59,13 @@ def write_store(folder: Path, pieces: Iterable[Arrays], rows: int) -> None:
         rows: length of all pieces together.
 
     Raises:
-        CheckpointWriteError: the system refused (full disk, no permission).
+        CheckpointWriteError: the system refused (full disk, no permission, no folder).
         StoreError: the pieces have another number of rows.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     files: dict[str, BinaryIO] = {}
     try:
+        _remove_leftovers(folder.parent)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         found = 0
@@ -81,11 +90,26 @@ def write_store(folder: Path, pieces: Iterable[Arrays], rows: int) -> None:
     except OSError as error:
         if isinstance(error, MTLError):
             raise
-        raise CheckpointWriteError(folder, error) from error
+        reason = f"{error}; cache_dir must be a folder with enough space that can be written to"
+        raise CheckpointWriteError(folder, reason) from error
     finally:
         for file in files.values():
             file.close()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(cache_dir: Path) -> None:
+    """Remove temporary folders in which nothing was written for a day."""
+    latest = time.time() - KEPT_SECONDS
+    for folder in cache_dir.glob(".*.tmp") if cache_dir.is_dir() else ():
+        if not _TEMPORARY.fullmatch(folder.name):
+            continue
+        try:
+            written = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        except OSError:  # it is being removed by its own process
+            continue
+        if written < latest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path) -> None:

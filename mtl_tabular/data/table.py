@@ -172,6 +172,7 @@ class TableDataModule(MultiTaskDataModule):
         self._sources: dict[str, TableSource] = {}
         self._arrays: dict[str, Arrays] = {}
         self._parts: NDArray[np.uint8] | None = None
+        self._val_limit: int | float | None = None
 
     @property
     def fitted(self) -> bool:
@@ -356,7 +357,7 @@ class TableDataModule(MultiTaskDataModule):
         return self._arrays[name]
 
     def _stored(self, name: str, source: TableSource, layout: TargetLayout | None) -> Arrays:
-        division = [self.val_fraction, self.test_fraction, self.split_seed]
+        division: list[Any] = [self.val_fraction, self.test_fraction, self.split_seed]
         division += [self.stratify, self.group] if name == "table" else []
         key = [source.fingerprint(), repr(self.schema), self.unseen_classes, division]
         key += [repr(self.tasks), self.task_column] if layout is not None else []
@@ -400,7 +401,7 @@ class TableDataModule(MultiTaskDataModule):
             self._encoded("table", layout)
 
     def setup(self, stage: str | None = None) -> None:
-        """Encode and check the splits that a stage needs.
+        """Encode and check the splits that a stage needs; without validation rows, switch it off.
 
         Raises:
             ArgumentError: `fit` was not called.
@@ -409,8 +410,19 @@ class TableDataModule(MultiTaskDataModule):
         """
         if stage == "fit" and not self.validates:
             self.prepared("train")
+            if self.trainer is not None and self._val_limit is None:
+                # Lightning's switch for training without validation; an empty list of loaders makes
+                # it warn.
+                self._val_limit = self.trainer.limit_val_batches
+                self.trainer.limit_val_batches = 0
             return
         super().setup(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the trainer's limit of validation batches as `setup` found it."""
+        if self._val_limit is not None and self.trainer is not None:
+            self.trainer.limit_val_batches = self._val_limit
+            self._val_limit = None
 
     @property
     def validates(self) -> bool:

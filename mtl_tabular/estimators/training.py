@@ -147,7 +147,6 @@ def train(
             enable_model_summary=False,
             enable_progress_bar=recipe.verbose,
             num_sanity_val_steps=0,
-            limit_val_batches=1.0 if val_fraction else 0,
         )
         trainer.fit(module, datamodule=data)
     network = module.network

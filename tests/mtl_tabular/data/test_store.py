@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from toy_tables import (
 from mtl_core.errors import CheckpointWriteError
 from mtl_tabular.data import TableDataModule, readers
 from mtl_tabular.data.rows import TableRows
-from mtl_tabular.data.store import StoreError, open_store, store_folder, write_store
+from mtl_tabular.data.store import KEPT_SECONDS, StoreError, open_store, store_folder, write_store
 
 
 def ready(table, tmp_path, tasks=None, **options) -> TableDataModule:
@@ -177,3 +179,35 @@ def test_frames_may_be_stored_too(tmp_path):
     disk, memory = ready(frame, tmp_path, storage="disk"), ready(frame, tmp_path)
     assert disk.tasks == memory.tasks
     assert len(batches(disk)) == len(batches(memory))
+
+
+def test_leftovers_of_killed_processes_are_removed_after_a_day(tmp_path):
+    old, fresh, busy, other = (
+        tmp_path / name
+        for name in (f".{'a' * 24}.7.tmp", f".{'b' * 24}.8.tmp", f".{'c' * 24}.9.tmp", ".mine.tmp")
+    )
+    past = time.time() - KEPT_SECONDS - 60
+    for folder in (old, fresh, busy, other):
+        folder.mkdir()
+        (folder / "numeric.npy").write_bytes(b"half")
+        if folder != fresh:
+            if folder != busy:
+                os.utime(folder / "numeric.npy", (past, past))
+            os.utime(folder, (past, past))
+    folder = store_folder(tmp_path, "key")
+    write_store(folder, pieces(), 12)
+    assert set(tmp_path.iterdir()) == {fresh, busy, other, folder}
+
+
+def test_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(CheckpointWriteError, match="cache_dir must be a folder"):
+        ready(wide_frame(), tmp_path, storage="disk")
+    (tmp_path / "cache").unlink()
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(CheckpointWriteError, match=r"Permission denied; cache_dir must be"):
+        ready(wide_frame(), tmp_path, storage="disk")

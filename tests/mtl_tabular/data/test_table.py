@@ -1,10 +1,13 @@
 """A table becomes features, tasks and batches; bad tables are refused by name."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from toy_tables import long_frame, long_tasks, wide_frame, wide_tasks, write_wide_csv
+from toys import toy_trainer
 
 from mtl_core.data.multi_source import MultiSource
 from mtl_core.errors import (
@@ -14,8 +17,10 @@ from mtl_core.errors import (
     MissingTaskError,
     UnknownNameError,
 )
+from mtl_core.modules import MultiTaskModule
 from mtl_core.tasks import Regression
 from mtl_tabular.data import ColumnError, TableDataModule
+from mtl_tabular.networks import SharedBottom
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, NumericTarget
 
 
@@ -147,6 +152,36 @@ def test_training_without_validation():
     data = ready(wide_frame(), val_fraction=0.0, test_fraction=0.0)
     assert len(data.prepared("train")) == 200
     assert data.val_dataloader() == []
+
+
+def test_fit_without_validation_is_silent_and_leaves_the_trainer_as_it_was():
+    """Warnings are errors here; the trainer then validates on other rows."""
+    data = fitted(wide_frame(), val_fraction=0.0, test_fraction=0.0, batch_size=100)
+    module = MultiTaskModule(data.tasks, partial(SharedBottom, schema=data.schema))
+    trainer = toy_trainer(max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 2
+    assert not [name for name in trainer.callback_metrics if name.startswith("val")]
+    assert trainer.limit_val_batches == 1.0
+    later = TableDataModule(data.tasks, val=wide_frame(50, seed=1), schema=data.schema)
+    (scores,) = trainer.validate(module, datamodule=later, verbose=False)
+    assert "val/price/rmse" in scores
+
+
+def test_validation_is_left_on_where_there_are_rows():
+    data = fitted(wide_frame(), batch_size=100)
+    module = MultiTaskModule(data.tasks, partial(SharedBottom, schema=data.schema))
+    trainer = toy_trainer(max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    assert "val/price/rmse" in trainer.callback_metrics
+
+
+def test_task_may_learn_from_a_column_of_any_name():
+    frame = wide_frame().rename(columns={"price": "keys"})
+    with pytest.raises(ArgumentError, match="column='keys'"):
+        TableDataModule({"keys": NumericTarget()}, table=frame)
+    data = fitted(frame, {"price": NumericTarget(column="keys")}, ignore=["click", "kind"])
+    assert data.tasks["price"].mean == pytest.approx(frame["keys"].mean(), rel=0.1)
 
 
 def test_fit_is_a_noop_where_all_is_known():
