@@ -122,8 +122,8 @@ class FourierTasks:
         if self.kind == "numeric":
             used = {index for task in range(self.num_tasks) for index, _ in self._mix(task)}
             return {index: self._function(index, 0) for index in used}
-        probe = self._generator(_PROBE).uniform(-1, 1, (self.num_features, 8 * BLOCK))
-        probe = probe.astype(np.float32)
+        drawn = self._generator(_PROBE).uniform(-1, 1, (self.num_features, 8 * BLOCK))
+        probe = drawn.astype(np.float32)
         found: dict[int, NDArray[np.float32]] = {}
         values: dict[int, NDArray[np.float32]] = {}
         for task in range(self.num_tasks):
