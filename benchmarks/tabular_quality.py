@@ -93,7 +93,8 @@ def train_network(factory, example, seed):
         partial(factory, schema=data.schema),
         partial(torch.optim.AdamW, lr=2e-3, weight_decay=1e-5),
     )
-    more = [MemoryRows()] if getattr(module.network, "inter_sample", "") == "memory" else []
+    memory = getattr(getattr(module.network, "encoder", None), "memory", None)
+    more = [] if memory is None else [MemoryRows()]
     with tempfile.TemporaryDirectory() as folder:
         keep = ModelCheckpoint(folder, monitor="val/loss", save_weights_only=True)
         trainer = L.Trainer(

@@ -1,16 +1,11 @@
 """Every YAML in `configs/tabular` runs fit, validate, test and predict on small tables."""
 
-import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 import toy_tables
 import yaml
 
-from mtl_core.hub import save_pretrained
-from mtl_core.rebuild import from_checkpoint
 from mtl_tabular.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -18,7 +13,12 @@ FOUND = sorted((CONFIGS / "tabular").glob("*.yaml"))
 WHOLE = [p for p in FOUND if "tasks" in yaml.safe_load(p.read_text())]
 PARTS = [p for p in FOUND if p not in WHOLE]
 BASE = CONFIGS / "tabular" / "multitab.yaml"
-SMALL = ["--data.train_size=192", "--data.val_size=64", "--data.test_size=64", "--data.batch_size=64"]
+SMALL = [
+    "--data.train_size=192",
+    "--data.val_size=64",
+    "--data.test_size=64",
+    "--data.batch_size=64",
+]
 QUICK = ["--trainer.accelerator=cpu", "--trainer.fast_dev_run=true"]
 
 
@@ -33,7 +33,7 @@ def arguments(path: Path, tmp_path: Path) -> list[str]:
     if path.stem == "data_table":
         toy_tables.write_wide_csv(tmp_path / "data" / "table.csv")
     elif path.stem == "data_long":
-        toy_tables.write_long_csv(tmp_path / "data" / "table.csv")
+        toy_tables.write_long_csv(tmp_path / "data" / "long.csv")
     else:
         return ["-c", str(path), *SMALL]
     return ["-c", str(path), "--data.batch_size=32"]
@@ -53,4 +53,6 @@ def test_network_runs_in_place_of_the_base_configs(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["pcgrad", "uw", "graddrop", "mgda_ub"])
 def test_balancers_run_on_tables(name):
-    main(["fit", "-c", str(BASE), "-c", str(CONFIGS / "balancing" / f"{name}.yaml"), *SMALL, *QUICK])
+    main(
+        ["fit", "-c", str(BASE), "-c", str(CONFIGS / "balancing" / f"{name}.yaml"), *SMALL, *QUICK]
+    )

@@ -1,4 +1,9 @@
-"""mtl_tabular.estimators.base, .classifier, .regressor, .mixed, .training and .inference."""
+"""The estimators together with what trains and asks them.
+
+`mtl_tabular.estimators.base`, `mtl_tabular.estimators.classifier`,
+`mtl_tabular.estimators.regressor`, `mtl_tabular.estimators.mixed`,
+`mtl_tabular.estimators.training` and `mtl_tabular.estimators.inference`.
+"""
 
 # ruff: noqa: N802, N803 (X is scikit-learn's name for features)
 
