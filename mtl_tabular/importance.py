@@ -1,7 +1,5 @@
 """Which columns matter to which task: permutation importance."""
 
-# ruff: noqa: N803 (X is scikit-learn's name for features)
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any

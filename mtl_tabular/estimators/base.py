@@ -1,7 +1,5 @@
 """What all estimators share: reading tables, fitting, predicting, embedding."""
 
-# ruff: noqa: N803 (X is scikit-learn's name for features)
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace

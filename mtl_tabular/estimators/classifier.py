@@ -1,7 +1,5 @@
 """Several classifications from one table."""
 
-# ruff: noqa: N803 (X is scikit-learn's name for features)
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """X of an estimator, in any form that scikit-learn's users have, as one pandas frame."""
 
-# ruff: noqa: N803 (X is scikit-learn's name for features)
-
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """Classifications and regressions together from one table."""
 
-# ruff: noqa: N803 (X is scikit-learn's name for features)
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
