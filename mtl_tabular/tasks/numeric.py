@@ -16,9 +16,9 @@ from mtl_core.tasks import Regression
 from mtl_tabular.metrics.ranking import VarianceExplained
 from mtl_tabular.tasks.base import TargetColumn
 
-LEAST_SPREAD = 1e-5
-"""Share of the mean below which a spread is too small for float32, which rounds by up to 2^-24 of
-the mean: 0.006 of a spread of this size."""
+LEAST_SPREAD = 100 * 2.0**-24
+"""Share of the mean below which a spread is too small for float32: rounding, up to 2^-24 of the
+mean, is then above a hundredth of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ def test_mean_and_spread_have_the_precision_of_the_column():
     assert (task.mean, task.std) == (1e9, pytest.approx(np.sqrt(2 / 3), rel=1e-9))
 
 
-@pytest.mark.parametrize("mean", [0.0, 1998.0, -9000.0])
+@pytest.mark.parametrize("mean", [0.0, 1998.0, -9000.0, 1e5])
 def test_ordinary_offsets_do_not_warn(mean):
     NumericTarget().fit("t", pd.Series([mean - 1, mean + 1]))
 
