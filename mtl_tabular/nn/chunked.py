@@ -119,11 +119,10 @@ class _Attention(torch.autograd.Function):
 
     With L that logarithm and δ = (dO · O), a piece's backward is P = exp(q kᵀ − L),
     dV = Pᵀ dO, dS = P ∘ (dO Vᵀ − δ), dQ = dS k, dK = dSᵀ q (Dao et al. 2022, FlashAttention,
-    appendix B). Tokens are the last axis, so that everything runs along them. What is added to a
-    product rides along as one more entry E = D / heads + 1 of every head: queries, keys, values
-    end in (0 or −L), 1, 1, outputs in 1 and their gradients in −δ. Scores are so written once and
-    passed over once; scores are (keys, queries) forward and (queries, keys) backward, so that the
-    fewest products run against the grain.
+    appendix B). Here tokens are the last axis, so that everything runs along them, and scores are
+    (keys, queries). What is added to a product rides along as one more row of its factors: the
+    biases, −L, −δ; the normaliser is a product with a row of ones. Scores are so written once and
+    passed over once.
     """
 
     @staticmethod
@@ -139,64 +138,61 @@ class _Attention(torch.autograd.Function):
         blocked: Tensor | None,
     ) -> Tensor:
         B, N, D = x.shape
-        into, onto = _projections(w_in, b_in, heads), _output(w_out, b_out, heads)
-        ctx.heads, ctx.readers, ctx.blocked = heads, readers, blocked
+        weight = _scaled(w_in, b_in, heads)
+        # Keys come first here; the mask is (readers, keys).
+        ctx.blocked = None if blocked is None else blocked.t()
+        ctx.heads, ctx.readers = heads, readers
         out = x.new_empty(B, readers, D)
-        mixed = x.new_empty(B, onto.shape[1], readers)
-        log_sum = x.new_empty(B * heads, readers)
+        mixed = x.new_empty(B, D, readers)
+        log_sum = x.new_empty(B * heads, 1, readers)
         for rows in _pieces(B, heads * readers * N):
-            q, k, v = _project(_with_ones(x[rows]), into, heads, readers)
-            scores = _blocked(torch.bmm(k.transpose(1, 2), q), blocked, keys_first=True)
+            q, k, v = _project(x[rows], weight, heads, readers)
+            scores = _scores(q, k, ctx.blocked)
             shift = _shift(q, k, scores)
             weights = scores.exp_() if shift is None else scores.sub_(shift).exp_()
-            summed = torch.bmm(v, weights)
+            summed = torch.bmm(_with_ones(v), weights)
             total = summed[:, -1:]
-            log = total.log() if shift is None else total.log().add_(shift)
-            log_sum[rows.start * heads : rows.stop * heads] = log[:, 0]
-            torch.div(summed, total, out=mixed[rows].view(summed.shape))
-            torch.matmul(mixed[rows].transpose(1, 2), onto.t(), out=out[rows])
+            mixed[rows] = (summed[:, :-1] / total).view(-1, D, readers)
+            log_sum[rows.start * heads : rows.stop * heads] = (
+                total.log() if shift is None else total.log() + shift
+            )
+            torch.matmul(mixed[rows].transpose(1, 2), w_out.t(), out=out[rows])
         ctx.save_for_backward(x, w_in, b_in, w_out, b_out, mixed, log_sum)
-        return out
+        return out.add_(b_out)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w_in, b_in, w_out, b_out, mixed, log_sum = ctx.saved_tensors
         heads, readers, grad = ctx.heads, ctx.readers, grads[0]
         if torch.is_grad_enabled():
+            mask = None if ctx.blocked is None else ctx.blocked.t()
             inputs = (x, w_in, b_in, w_out, b_out)
-            again = plain_attention(*inputs, heads, readers, ctx.blocked)
+            again = plain_attention(*inputs, heads, readers, mask)
             return (*_double(inputs, ctx, again, grad), None, None, None)
         B, N, D = x.shape
-        into = _projections(w_in, b_in, heads)
-        onto = _output(w_out, torch.zeros_like(b_out), heads)
+        weight = _scaled(w_in, b_in, heads)
         dx = torch.empty_like(x)
-        d_into, d_onto = [torch.zeros_like(w) for w in into], torch.zeros_like(onto)
+        dw, dw_out = torch.zeros_like(weight), torch.zeros_like(w_out)
+        slopes_in = x.new_zeros(0)
         for rows in _pieces(B, heads * readers * N):
-            ones = _with_ones(x[rows])
-            q, k, v = _project(ones, into, heads, readers)
-            slope, by_head = grad[rows], mixed[rows].view(len(q), -1, readers)
-            read = mixed[rows].transpose(1, 2).reshape(-1, onto.shape[1])
-            d_onto.addmm_(slope.reshape(-1, D).t(), read)
-            outer = torch.matmul(onto.t(), slope.transpose(1, 2)).view_as(by_head)
-            outer[:, -1] = (outer * by_head).sum(1).neg_()
-            q[:, -1] = log_sum[rows.start * heads : rows.stop * heads].neg()
-            weights = _blocked(torch.bmm(q.transpose(1, 2), k), ctx.blocked).exp_()
-            slopes = torch.bmm(outer.transpose(1, 2), v).mul_(weights)
-            back = [torch.bmm(k, slopes.transpose(1, 2)), torch.bmm(q, slopes)]
-            back.append(torch.bmm(outer, weights))
-            back = [t.view(len(ones), -1, t.shape[2]) for t in back]
-            for sums, t in zip(d_into, back, strict=True):
-                sums.add_(torch.bmm(t, ones[:, : t.shape[2]]).sum(0))
-            of_q, of_k, of_v = (w[:, :-1].expand(len(ones), -1, -1) for w in into)
-            piece = dx[rows]
-            torch.bmm(back[1].transpose(1, 2), of_k, out=piece)
-            piece.baddbmm_(back[2].transpose(1, 2), of_v)
-            piece[:, :readers].baddbmm_(back[0].transpose(1, 2), of_q)
-        d_into[0].mul_((D // heads) ** -0.5)
-        found = torch.cat([w.view(heads, -1, D + 1)[:, :-1].flatten(0, 1) for w in d_into])
-        d_onto = d_onto.view(D, heads, -1)
-        dw_out, db_out = d_onto[..., :-1].flatten(1), d_onto[:, 0, -1]
-        return dx, found[:, :-1], found[:, -1], dw_out, db_out, None, None, None
+            q, k, v = _project(x[rows], weight, heads, readers)
+            dw_out.addmm_(grad[rows].reshape(-1, D).t(), mixed[rows].transpose(1, 2).reshape(-1, D))
+            outer = torch.matmul(w_out.t(), grad[rows].transpose(1, 2)).view_as(q)
+            delta = (outer * mixed[rows].view_as(q)).sum(1, keepdim=True)
+            minus = -log_sum[rows.start * heads : rows.stop * heads]
+            weights = _scores(torch.cat([q, minus], 1), _with_ones(k), ctx.blocked).exp_()
+            slopes = torch.bmm(_with_ones(v).transpose(1, 2), torch.cat([outer, -delta], 1))
+            slopes.mul_(weights)
+            slopes_in = _reuse(slopes_in, (q.shape[0] // heads, 3, heads, D // heads, N), x)
+            into = slopes_in.unbind(1)
+            _put(into[0][..., :readers], torch.bmm(k, slopes))
+            _put(into[1], torch.bmm(q, slopes.transpose(1, 2)))
+            _put(into[2], torch.bmm(outer, weights.transpose(1, 2)))
+            back = slopes_in.view(-1, 3 * D, N)
+            dw.add_(torch.bmm(back, _with_ones(x[rows], -1)).sum(0))
+            torch.matmul(back.transpose(1, 2), weight[:, :-1], out=dx[rows])
+        dw[:D].mul_((D // heads) ** -0.5)
+        return dx, dw[:, :-1], dw[:, -1], dw_out, grad.sum((0, 1)), None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
@@ -226,8 +222,7 @@ class _FeedForward(torch.autograd.Function):
             return _double((x, w1, b1, w2, b2), ctx, plain_feed_forward(x, w1, b1, w2, b2), grad)
         dx = torch.empty_like(x)
         weight = _with_bias(w1, b1)
-        # Transposed, because the product with few rows is twice as fast as that with few columns.
-        dw1, dw2 = torch.zeros_like(weight.t()), torch.zeros_like(w2)
+        dw1, dw2 = torch.zeros_like(weight), torch.zeros_like(w2)
         pieces = _pieces(x.shape[0], 2 * w1.shape[0])
         buffers = _Buffers(x, pieces, w1.shape, 3)
         for rows in pieces:
@@ -237,9 +232,9 @@ class _FeedForward(torch.autograd.Function):
             dw2.addmm_(grad[rows].t(), active)
             torch.mm(grad[rows], w2, out=active)
             torch.ops.aten.gelu_backward.grad_input(active, hidden, grad_input=slopes)
-            dw1.addmm_(ones.t(), slopes)
+            dw1.addmm_(slopes.t(), ones)
             torch.mm(slopes, w1, out=dx[rows])
-        return dx, dw1[:-1].t(), dw1[-1], dw2, grad.sum(0)
+        return dx, dw1[:, :-1], dw1[:, -1], dw2, grad.sum(0)
 
 
 class _Buffers:
@@ -268,39 +263,26 @@ def _pieces(rows: int, floats: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-def _projections(w_in: Tensor, b_in: Tensor, heads: int) -> list[Tensor]:
-    """Of queries (by 1 / √(D / heads)), keys and values: (heads · E, D + 1), biases last."""
+def _scaled(w_in: Tensor, b_in: Tensor, heads: int) -> Tensor:
+    """Weights and biases of the projections, (3 D, D + 1), queries by 1 / √(D / heads)."""
+    weight = _with_bias(w_in, b_in)
     D = w_in.shape[1]
-    made = w_in.new_zeros(3, heads, D // heads + 1, D + 1)
-    made[:, :, :-1] = _with_bias(w_in, b_in).view(3, heads, -1, D + 1)
-    made[0].mul_((D // heads) ** -0.5)
-    made[1:, :, -1, -1] = 1.0
-    return list(made.flatten(1, 2).unbind(0))
+    weight[:D].mul_((D // heads) ** -0.5)
+    return weight
 
 
-def _output(w_out: Tensor, b_out: Tensor, heads: int) -> Tensor:
-    """Of the heads' outputs, (D, heads · E): the first head's 1 takes the bias."""
-    D = w_out.shape[0]
-    made = w_out.new_zeros(D, heads, D // heads + 1)
-    made[..., :-1] = w_out.view(D, heads, -1)
-    made[:, 0, -1] = b_out
-    return made.flatten(1)
+def _project(x: Tensor, weight: Tensor, heads: int, readers: int) -> tuple[Tensor, ...]:
+    """Queries (B · heads, D / heads, M), keys and values (B · heads, D / heads, N)."""
+    B, N, D = x.shape
+    along = _with_ones(x.transpose(1, 2))
+    projected = torch.bmm(weight.expand(B, -1, -1), along).view(B, 3, heads, D // heads, N)
+    q, k, v = projected.unbind(1)
+    return q[..., :readers].flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
 
 
-def _project(ones: Tensor, into: list[Tensor], heads: int, readers: int) -> tuple[Tensor, ...]:
-    """Queries (B · heads, E, M), keys and values (B · heads, E, N), of tokens beside ones."""
-    B, N, _ = ones.shape
-    along = ones.transpose(1, 2)
-    return tuple(
-        torch.bmm(w.expand(B, -1, -1), along[..., :n]).view(B * heads, -1, n)
-        for w, n in zip(into, (readers, N, N), strict=True)
-    )
-
-
-def _blocked(scores: Tensor, blocked: Tensor | None, *, keys_first: bool = False) -> Tensor:
-    if blocked is None:
-        return scores
-    return scores.masked_fill_(blocked.t() if keys_first else blocked, -torch.inf)
+def _scores(q: Tensor, k: Tensor, blocked: Tensor | None) -> Tensor:
+    scores = torch.bmm(k.transpose(1, 2), q)
+    return scores if blocked is None else scores.masked_fill_(blocked, -torch.inf)
 
 
 def _shift(q: Tensor, k: Tensor, scores: Tensor) -> Tensor | None:
@@ -310,9 +292,17 @@ def _shift(q: Tensor, k: Tensor, scores: Tensor) -> Tensor | None:
     return scores.amax(1, keepdim=True)
 
 
-def _with_ones(x: Tensor) -> Tensor:
-    """(..., D) beside a column of ones, (..., D + 1)."""
-    return F.pad(x, (0, 1), value=1.0)
+def _with_ones(x: Tensor, axis: int = 1) -> Tensor:
+    return torch.cat([x, torch.ones_like(x.narrow(axis, 0, 1))], axis)
+
+
+def _put(target: Tensor, x: Tensor) -> None:
+    """Write (B · heads, ...) into (B, heads, ...)."""
+    target.copy_(x.view(target.shape))
+
+
+def _reuse(buffer: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return buffer if buffer.shape == shape else like.new_zeros(shape)
 
 
 def _double(
