@@ -5,7 +5,7 @@
 `mtl_tabular.estimators.training` and `mtl_tabular.estimators.inference`.
 """
 
-# ruff: noqa: N802, N803  # X is scikit-learn's name for features
+# ruff: noqa: N802  # X is scikit-learn's name for features
 
 import logging
 import random
