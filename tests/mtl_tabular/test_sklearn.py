@@ -21,7 +21,7 @@ from mtl_tabular.networks import SharedBottom
 
 ROOT = Path(__file__).parents[2]
 SMALL = partial(SharedBottom, token_width=8, shared=(32,), tower=(16,), dropout=0.0)
-QUICK = {"max_epochs": 4, "batch_size": 64, "learning_rate": 0.05, "accelerator": "cpu"}
+QUICK = {"max_epochs": 4, "batch_size": 32, "learning_rate": 0.05, "accelerator": "cpu"}
 
 
 @parametrize_with_checks(
