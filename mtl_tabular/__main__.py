@@ -1,4 +1,4 @@
-"""``python -m mtl_tabular``: fit, validate, test, predict, baselines and bench of tables."""
+"""``python -m mtl_tabular``: fit, validate, test, predict, baselines, bench and boost of tables."""
 
 import sys
 from collections.abc import Sequence
@@ -38,6 +38,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from mtl_tabular.bench import main as bench
 
         bench(words[1:])
+    elif words[:1] == ["boost"]:
+        from mtl_tabular.boosting.command import main as boost
+
+        boost(words[1:])
     else:
         run(TabularCLI, TabularSingleTaskCLI, args)
 

@@ -20,7 +20,9 @@ from toy_files import (
 from mtl_vision.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FOUND = [p for folder in ("vision", "balancing") for p in sorted((CONFIGS / folder).rglob("*.yaml"))]
+FOUND = [
+    p for folder in ("vision", "balancing") for p in sorted((CONFIGS / folder).rglob("*.yaml"))
+]
 WHOLE = [p for p in FOUND if "tasks" in yaml.safe_load(p.read_text())]
 PARTS = [p for p in FOUND if p not in WHOLE]
 BASE = CONFIGS / "vision" / "rooms_vit.yaml"
@@ -84,7 +86,7 @@ def own_folder(tmp_path, monkeypatch):
 def test_every_folder_of_configs_is_tested_somewhere():
     """Here, in `test_tabular_configs.py`, or by the tests of the verb that reads them."""
     folders = {p.parent.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml")}
-    assert folders <= {"vision", "balancing", "tabular", "bench"}
+    assert folders <= {"vision", "balancing", "tabular", "bench", "boost"}
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.stem)

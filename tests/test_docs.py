@@ -55,7 +55,7 @@ def test_commands_name_files_and_verbs_that_exist(words):
     (module,) = {"mtl_vision", "mtl_tabular"} & set(words)
     rest = words[words.index(module) + 1 :]
     verbs = {"fit", "validate", "test", "predict", "baselines"}
-    assert rest[0] in verbs | ({"bench"} if module == "mtl_tabular" else set())
+    assert rest[0] in verbs | ({"bench", "boost"} if module == "mtl_tabular" else set())
     for flag, value in pairwise(rest):
         if flag == "-c" and value.startswith("configs/"):
             assert (ROOT / value).is_file(), value

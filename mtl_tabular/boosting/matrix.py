@@ -1,5 +1,6 @@
 """Feature columns as XGBoost takes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from mtl_tabular.data.rows import TableRows
 from mtl_tabular.data.schema import MISSING, TableSchema
 
 
@@ -63,7 +65,19 @@ def tree_columns(schema: TableSchema, frame: pd.DataFrame, *, one_hot: bool = Fa
     Raises:
         ColumnError: a column is absent or holds what it must not hold.
     """
-    arrays = schema.encode(frame)
+    return encoded_columns(schema, schema.encode(frame), one_hot=one_hot)
+
+
+def encoded_columns(
+    schema: TableSchema, arrays: Mapping[str, NDArray[Any]], *, one_hot: bool = False
+) -> Columns:
+    """The same of rows that are encoded already.
+
+    Args:
+        schema: fitted columns.
+        arrays: of `TableSchema.encode`; categories in any integer type.
+        one_hot: see `tree_columns`.
+    """
     parts: list[NDArray[np.float32]] = []
     if "categorical" in arrays:
         codes = arrays["categorical"]
@@ -77,6 +91,21 @@ def tree_columns(schema: TableSchema, frame: pd.DataFrame, *, one_hot: bool = Fa
     values = np.concatenate(parts, 1)
     categories = 0 if one_hot else len(schema.categorical)
     return Columns(values, ("c",) * categories + ("q",) * (values.shape[1] - categories))
+
+
+def split_columns(schema: TableSchema, rows: TableRows, *, one_hot: bool = False) -> Columns:
+    """The same of a split of a table.
+
+    Args:
+        schema: fitted columns.
+        rows: of `TableDataModule.dataset`.
+        one_hot: see `tree_columns`.
+    """
+    inputs = ("numeric", "categorical")
+    held = {name: array for name, array in rows.arrays.items() if name in inputs}
+    if rows.chosen is not None:
+        held = {name: np.take(array, rows.chosen, axis=0) for name, array in held.items()}
+    return encoded_columns(schema, held, one_hot=one_hot)
 
 
 def with_task(data: Columns, ids: NDArray[Any], tasks: int, *, one_hot: bool) -> Columns:

@@ -1,15 +1,35 @@
-"""R-MTGB estimators as plain data, for one JSON file without pickle."""
+"""R-MTGB estimators and boosted trees as plain data, for one JSON file without pickle."""
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import xgboost as xgb
+from jsonargparse import ArgumentParser
 
 from mtl_core.errors import ArgumentError
+from mtl_core.rebuild import describe_tasks
+from mtl_core.tasks import Task
 from mtl_tabular.boosting.rows import as_plain, feature_kinds, from_plain
 from mtl_tabular.boosting.settings import Settings, candidates, new_model
+from mtl_tabular.data.schema import TableSchema
+
+Trees = TypeVar("Trees")
 
 FORMAT = "mtl-suite R-MTGB 1"
+TREES_FORMAT = "mtl-suite boosted trees 1"
+_NAMES = {
+    "depth": "max_depth",
+    "colsample": "colsample_bytree",
+    "threads": "nthread",
+}  # of arguments of `BoostedTrees` that XGBoost calls otherwise
+_SAME = (
+    "learning_rate", "reg_lambda", "min_child_weight", "subsample", "max_bin", "device", "seed",
+)  # fmt: skip
+_OWN = ("strategy", "task_column", "task_encoding", "joint_trees", "rounds", "patience")
 
 
 def estimator_state(estimator: Any) -> dict[str, Any]:
@@ -90,3 +110,74 @@ def restore_estimator(estimator: Any, state: dict[str, Any]) -> None:
     index = pd.Index(estimator.tasks_, name="task")
     estimator.task_report_ = pd.DataFrame(state["report"]).set_index(index)
     estimator.outlier_score_ = estimator.task_report_["outlier_score"].copy()
+
+
+def trees_state(model: Any) -> dict[str, Any]:
+    """Arguments, tasks, schema and trees of a `BoostedTrees`; callbacks are not kept.
+
+    Args:
+        model: trained.
+
+    Raises:
+        ArgumentError: it is not trained.
+    """
+    if not model.boosters:
+        raise ArgumentError("fit", "come before save", "an untrained model")
+    theirs = _NAMES | {name: name for name in _SAME}
+    arguments = {name: model.parameters[their] for name, their in theirs.items()}
+    return {
+        "format": TREES_FORMAT,
+        "parameters": {name: getattr(model, name) for name in _OWN} | arguments,
+        **records_state(model.tasks, model.schema),
+        "boosters": {
+            name: json.loads(booster.save_raw("json").decode())
+            for name, booster in model.boosters.items()
+        },
+    }
+
+
+def restore_trees(kind: type[Trees], state: Any) -> Trees:
+    """A `BoostedTrees` as it was saved.
+
+    Args:
+        kind: its class.
+        state: of `trees_state`.
+
+    Raises:
+        ArgumentError: a state of another class or format, or none at all.
+    """
+    found = state.get("format") if isinstance(state, dict) else type(state)
+    if found != TREES_FORMAT:
+        raise ArgumentError("path", f"name a file of format {TREES_FORMAT!r}", found)
+    made: Any = kind(**restore_records(state["tasks"], state["schema"]), **state["parameters"])
+    for name, held in state["boosters"].items():
+        booster = xgb.Booster(made.parameters)
+        booster.load_model(bytearray(json.dumps(held).encode()))
+        made.boosters[name] = booster
+    restored: Trees = made
+    return restored
+
+
+def records_state(tasks: Mapping[str, Task], schema: TableSchema) -> dict[str, Any]:
+    """Fitted records and columns as plain data.
+
+    Args:
+        tasks: by name.
+        schema: fitted.
+    """
+    return {"tasks": describe_tasks(tasks), "schema": asdict(schema)}
+
+
+def restore_records(tasks: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Fitted records ``tasks`` and ``schema`` from plain data.
+
+    Args:
+        tasks: as `mtl_core.rebuild.describe_tasks` gives them.
+        schema: as `dataclasses.asdict` gives it.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tasks", type=dict[str, Task], required=True)
+    parser.add_argument("--schema", type=TableSchema, required=True)
+    parsed = parser.parse_object({"tasks": tasks, "schema": json.loads(json.dumps(schema))})
+    made = parser.instantiate(parsed)
+    return {"tasks": made.tasks, "schema": made.schema}

@@ -1,8 +1,10 @@
 """Boosted trees as a baseline: XGBoost on the tasks, tables and metrics of the networks."""
 
+import json
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,18 +13,30 @@ import xgboost as xgb
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl_core.data.batch import Batch
+from mtl_core.atomic import atomic_write
 from mtl_core.errors import ArgumentError, LabelError
-from mtl_core.metrics.logged import logged_scores
-from mtl_core.modules.scores import Scores
 from mtl_core.tasks.base import check_tasks
-from mtl_tabular.boosting.matrix import Columns, tree_columns, with_task
-from mtl_tabular.boosting.targets import Labels, objective_of, row_weights, target_labels
+from mtl_tabular.boosting.joint import JointRows, train_joint
+from mtl_tabular.boosting.matrix import Columns, split_columns, tree_columns, with_task
+from mtl_tabular.boosting.progress import RoundTeller
+from mtl_tabular.boosting.saving import restore_trees, trees_state
+from mtl_tabular.boosting.scores import labelled_scores
+from mtl_tabular.boosting.targets import (
+    Labels,
+    check_strategy,
+    objective_of,
+    pooled_scale,
+    row_labels,
+    row_weights,
+    target_labels,
+)
+from mtl_tabular.boosting.training import Callback
+from mtl_tabular.data.rows import TableRows
 from mtl_tabular.data.schema import TableSchema
 from mtl_tabular.tasks import NumericTarget, TargetColumn
 
 STRATEGIES = ("single", "joint", "pooled", "feature")
-TINY_HESSIAN = 1e-6  # of a missing label: XGBoost refuses NaN among several targets
+Rows: TypeAlias = pd.DataFrame | TableRows
 
 
 class BoostedTrees:
@@ -64,6 +78,8 @@ class BoostedTrees:
         threads: of XGBoost.
         device: ``cpu`` or ``cuda``.
         seed: of row and column samples.
+        callbacks: called with a `Round` after every round, its block named as the strategy; True
+            ends the model that grows.
 
     Raises:
         ArgumentError: an argument breaks its rule, a record is not fitted, or the tasks do not suit
@@ -101,6 +117,7 @@ class BoostedTrees:
         threads: int = 1,
         device: str = "cpu",
         seed: int = 0,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         check_tasks(tasks)
         for argument, value, least in (
@@ -129,6 +146,7 @@ class BoostedTrees:
         self.joint_trees = joint_trees
         self.rounds = rounds
         self.patience = patience
+        self.callbacks = tuple(callbacks)
         self.parameters: dict[str, Any] = {
             "max_depth": depth,
             "learning_rate": learning_rate,
@@ -144,18 +162,19 @@ class BoostedTrees:
         }
         self.boosters: dict[str, xgb.Booster] = {}
         """Models by task, or one named ``all``."""
-        self._check_tasks()
+        check_strategy(self.tasks, strategy, task_column)
 
     @property
     def nodes(self) -> int:
         """Nodes of all trees, the size of the model."""
         return sum(_count_nodes(booster) for booster in self.boosters.values())
 
-    def fit(self, frame: pd.DataFrame, val: pd.DataFrame | None = None) -> Self:
+    def fit(self, frame: Rows, val: Rows | None = None) -> Self:
         """Train from scratch.
 
         Args:
-            frame: training rows with feature and target columns.
+            frame: training rows with feature and target columns, or a split of a table that
+                `TableDataModule.dataset` gives.
             val: rows for early stopping. A task without a label in them trains all rounds, with a
                 warning.
 
@@ -179,12 +198,12 @@ class BoostedTrees:
                 stacklevel=2,
             )
         if self.strategy == "single":
-            for name, task in self.tasks.items():
+            for i, (name, task) in enumerate(self.tasks.items()):
                 train = self._single_matrix(data, task, *labels[name])
                 stop = None
                 if held_out is not None and held_labels[name][1].any():
                     stop = self._single_matrix(held_out, task, *held_labels[name])
-                self.boosters[name] = self._train(objective_of(task), train, stop)
+                self.boosters[name] = self._train(objective_of(task), train, stop, place=i)
         elif self.strategy == "joint":
             self.boosters["all"] = self._train_joint(data, labels, held_out, held_labels)
         else:
@@ -193,7 +212,7 @@ class BoostedTrees:
             self.boosters["all"] = self._train(objective_of(self._first), train, stop)
         return self
 
-    def predict_raw(self, frame: pd.DataFrame) -> dict[str, Tensor]:
+    def predict_raw(self, frame: Rows) -> dict[str, Tensor]:
         """What the networks' forward gives: (N, C) float32 by task, for every row and task.
 
         Args:
@@ -205,67 +224,66 @@ class BoostedTrees:
         data = self._columns(frame)
         return {name: self._raw(data, name) for name in self.tasks}
 
-    def predict(self, frame: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    def predict(self, frame: Rows) -> dict[str, NDArray[Any]]:
         """Classes or numbers (N,) by task, for every row and task."""
         raw = self.predict_raw(frame)
         return {name: t.decode(t.activate(raw[name])) for name, t in self.tasks.items()}
 
-    def evaluate(self, frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    def predict_labelled(self, frame: Rows) -> dict[str, tuple[Tensor, Tensor]]:
+        """Raw predictions (M, C) of every task's labelled rows, and their targets (M,).
+
+        Tasks without a labelled row are absent.
+        """
+        data = self._columns(frame)
+        return {
+            name: (self._raw(data[labelled], name), torch.from_numpy(values[labelled]))
+            for name, (values, labelled) in self._labels(frame).items()
+            if labelled.any()
+        }
+
+    def evaluate(self, frame: Rows) -> dict[str, dict[str, float]]:
         """Scores by task and metric over the labelled rows, computed as those of networks are.
 
         Metrics that the labels leave undefined, and tasks without any label, are absent.
         """
-        data = self._columns(frame)
-        scores = Scores(self.tasks, ())
-        for name, (values, labelled) in self._labels(frame).items():
-            if labelled.any():
-                batch: Batch = {
-                    "inputs": torch.empty(0),
-                    "targets": {name: torch.from_numpy(values[labelled])},
-                }
-                scores.add_predictions({name: self._raw(data[labelled], name)}, batch)
-        logged = {f"test/{key}": value for key, value in scores.compute().items()}
-        return logged_scores(logged, "test", self.tasks)
+        return labelled_scores(self.tasks, self.predict_labelled(frame))
+
+    def save(self, path: str | Path) -> None:
+        """Write arguments, tasks, schema and trees to one JSON file; callbacks are not kept.
+
+        Raises:
+            ArgumentError: the model is not trained.
+            CheckpointWriteError: the system refused.
+        """
+        with atomic_write(path) as file:
+            file.write(json.dumps(trees_state(self)).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises:
+            ArgumentError: the file is none of this class.
+        """
+        return restore_trees(cls, json.loads(Path(path).read_text()))
 
     # ------------------------------------------------------------------ rows
 
-    def _columns(self, frame: pd.DataFrame) -> Columns:
+    def _columns(self, frame: Rows) -> Columns:
         # XGBoost 3.2 cannot split categories in trees of several targets.
         vector = self.strategy == "joint" and self.joint_trees == "multi_output_tree"
+        if isinstance(frame, TableRows):
+            return split_columns(self.schema, frame, one_hot=vector)
         return tree_columns(self.schema, frame, one_hot=vector)
 
-    def _labels(self, frame: pd.DataFrame) -> Labels:
+    def _labels(self, frame: Rows) -> Labels:
+        if isinstance(frame, TableRows):
+            return row_labels(self.tasks, frame)
         return target_labels(self.tasks, frame, task_column=self.task_column)
 
     @property
     def _first(self) -> TargetColumn:
         return next(iter(self.tasks.values()))
-
-    def _check_tasks(self) -> None:
-        unfitted = [name for name, task in self.tasks.items() if not task.fitted]
-        if unfitted:
-            raise ArgumentError("tasks", "be fitted on the training rows", unfitted)
-        if self.strategy == "joint":
-            bad = [
-                name
-                for name, task in self.tasks.items()
-                if not isinstance(task, NumericTarget) or task.loss != "mse"
-            ]
-            if bad:
-                raise ArgumentError("strategy", "be joint for numeric tasks of loss mse only", bad)
-        if self.strategy in ("pooled", "feature"):
-            if not self.task_column or not all(task.level for task in self.tasks.values()):
-                raise ArgumentError("task_column", "name the column of tasks to pool", "")
-            kinds = {
-                (type(t), getattr(t, "classes", ()), objective_of(t)["objective"])
-                for t in self.tasks.values()
-            }
-            if len(kinds) > 1:
-                raise ArgumentError(
-                    "tasks",
-                    "be of one kind, with the same classes, to pool",
-                    sorted(kind[0].__name__ for kind in kinds),
-                )
 
     # ------------------------------------------------------------------ training
 
@@ -288,18 +306,9 @@ class BoostedTrees:
         chosen = self._with_task(data[np.concatenate(parts)], np.concatenate(ids))
         label = np.concatenate(targets)
         if isinstance(self._first, NumericTarget):
-            centre, spread = self._pooled_scale()
+            centre, spread = pooled_scale(self.tasks)
             label = (label - centre) / spread
         return chosen.matrix(label=label, weight=np.concatenate(weights))
-
-    def _pooled_scale(self) -> tuple[float, float]:
-        """Centre and spread of all tasks together, from those of every task."""
-        numeric = [t for t in self.tasks.values() if isinstance(t, NumericTarget)]
-        rows = np.array([t.rows for t in numeric], dtype=float)
-        means = np.array([t.mean for t in numeric])
-        squares = np.array([t.std**2 + t.mean**2 for t in numeric])
-        centre = float(np.average(means, weights=rows))
-        return centre, float(np.sqrt(np.average(squares, weights=rows) - centre**2))
 
     def _with_task(self, data: Columns, ids: NDArray[Any]) -> Columns:
         if self.strategy != "feature":
@@ -307,19 +316,32 @@ class BoostedTrees:
         return with_task(data, ids, len(self.tasks), one_hot=self.task_encoding == "one-hot")
 
     def _train(
-        self, objective: dict[str, Any], train: xgb.DMatrix, stop: xgb.DMatrix | None
+        self,
+        objective: dict[str, Any],
+        train: xgb.DMatrix,
+        stop: xgb.DMatrix | None,
+        *,
+        place: int = 0,
     ) -> xgb.Booster:
-        callbacks = []
-        if stop is not None:
-            callbacks.append(xgb.callback.EarlyStopping(rounds=self.patience, save_best=True))
         return xgb.train(
             self.parameters | objective,
             train,
             self.rounds,
             evals=[] if stop is None else [(stop, "val")],
-            callbacks=callbacks,
+            callbacks=self._callbacks(place, stops=stop is not None),
             verbose_eval=False,
         )
+
+    def _callbacks(self, place: int = 0, *, stops: bool) -> list[xgb.callback.TrainingCallback]:
+        callbacks: list[xgb.callback.TrainingCallback] = []
+        if stops:
+            callbacks.append(xgb.callback.EarlyStopping(rounds=self.patience, save_best=True))
+        if self.callbacks:
+            models = len(self.tasks) if self.strategy == "single" else 1
+            callbacks.append(
+                RoundTeller(self.callbacks, self.strategy, self.rounds, place=place, models=models)
+            )
+        return callbacks
 
     def _train_joint(
         self,
@@ -328,47 +350,25 @@ class BoostedTrees:
         held_out: Columns | None,
         held_labels: Labels,
     ) -> xgb.Booster:
-        targets, masks = self._stack(labels)
-        train = data.matrix(label=np.where(masks, targets, 0.0))
-        sets = {id(train): (targets, masks)}
-        evals, callbacks = [], []
-        if held_out is not None:
-            held, held_mask = self._stack(held_labels)
-            stop = held_out.matrix(label=np.where(held_mask, held, 0.0))
-            sets[id(stop)] = (held, held_mask)
-            evals = [(stop, "val")]
-            callbacks = [xgb.callback.EarlyStopping(rounds=self.patience, save_best=True)]
+        stop = None if held_out is None else self._joint_rows(held_out, held_labels)
+        return train_joint(
+            self.parameters,
+            self.rounds,
+            self._joint_rows(data, labels),
+            stop,
+            self._callbacks(stops=stop is not None),
+            trees=self.joint_trees,
+        )
 
-        def objective(
-            predictions: NDArray[Any], matrix: xgb.DMatrix
-        ) -> tuple[NDArray[Any], NDArray[Any]]:
-            wanted, there = sets[id(matrix)]
-            residual = predictions.reshape(wanted.shape) - wanted
-            return np.where(there, residual, 0.0), np.where(there, 1.0, TINY_HESSIAN)
-
-        def rmse(predictions: NDArray[Any], matrix: xgb.DMatrix) -> tuple[str, float]:
-            wanted, there = sets[id(matrix)]
-            residual = predictions.reshape(wanted.shape) - wanted
-            return "rmse", float(np.sqrt(np.mean(residual[there] ** 2)))
-
-        settings = {
-            "multi_strategy": self.joint_trees,
-            "base_score": 0.0,
-            "num_target": len(self.tasks),
-            "disable_default_eval_metric": True,
-        }
-        return xgb.train(
-            self.parameters | settings, train, self.rounds, evals=evals, obj=objective,
-            custom_metric=rmse, callbacks=callbacks, verbose_eval=False,
-        )  # fmt: skip
-
-    def _stack(self, labels: Labels) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Standardised targets and masks, (N, T)."""
+    def _joint_rows(self, data: Columns, labels: Labels) -> JointRows:
+        """Rows with standardised targets."""
         columns = []
         for name, task in self.tasks.items():
             assert isinstance(task, NumericTarget)  # checked by the constructor
             columns.append((labels[name][0] - task.mean) / task.std)
-        return np.stack(columns, 1), np.stack([mask for _, mask in labels.values()], 1)
+        there = np.stack([mask for _, mask in labels.values()], 1)
+        targets = np.where(there, np.stack(columns, 1), 0.0)
+        return JointRows(data.matrix(label=targets), targets, there)
 
     # ------------------------------------------------------------------ prediction
 
@@ -386,7 +386,7 @@ class BoostedTrees:
         if self.strategy == "joint":
             margin = margin[:, [position]]
         elif isinstance(task, NumericTarget):
-            centre, spread = self._pooled_scale()
+            centre, spread = pooled_scale(self.tasks)
             margin = (margin * spread + centre - task.mean) / task.std
         return torch.from_numpy(margin.astype(np.float32))
 

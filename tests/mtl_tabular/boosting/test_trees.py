@@ -218,3 +218,30 @@ def test_bad_arguments_say_why():
         BoostedTrees(
             tasks, schema=TableSchema.fit(long()[["x"]]), strategy="pooled", task_column="site"
         )
+
+
+def test_callbacks_are_told_of_every_round_and_may_stop():
+    frame, told = wide(), []
+    model(frame, callbacks=[told.append]).fit(frame)
+    assert [t.round for t in told] == list(range(1, 4 * 20 + 1))  # of four models
+    assert {(t.block, t.rounds) for t in told} == {("single", 80)}
+    stopped = model(frame, callbacks=[lambda t: t.round % 20 == 3]).fit(frame)
+    assert {b.num_boosted_rounds() for b in stopped.boosters.values()} == {3}
+
+
+@pytest.mark.parametrize("strategy", ["pooled", "feature"])
+def test_a_loaded_model_is_the_saved_one(tmp_path, strategy):
+    frame = long()
+    trees = long_model(frame, strategy, task_encoding="one-hot").fit(frame)
+    trees.save(tmp_path / "trees.json")
+    again = BoostedTrees.load(tmp_path / "trees.json")
+    assert again.evaluate(frame) == trees.evaluate(frame)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ArgumentError, match="name a file of format"):
+        BoostedTrees.load(tmp_path / "other.json")
+
+
+def test_an_untrained_model_is_not_saved(tmp_path):
+    with pytest.raises(ArgumentError, match="come before save"):
+        model(wide()).save(tmp_path / "trees.json")
+    assert not list(tmp_path.iterdir())
