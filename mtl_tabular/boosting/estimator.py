@@ -1,5 +1,4 @@
 """What both R-MTGB estimators share: data, blocks, training, reports, one JSON file."""
-# ruff: noqa: N803  # scikit-learn calls features X
 
 import json
 from abc import abstractmethod

@@ -1,5 +1,4 @@
 """R-MTGB for regression and classification, as scikit-learn estimators."""
-# ruff: noqa: N803  # scikit-learn calls features X
 
 from collections.abc import Iterator
 from typing import Any

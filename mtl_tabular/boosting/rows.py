@@ -1,5 +1,4 @@
 """From what a user hands to `fit` to rows: the task of every row, its features, its place."""
-# ruff: noqa: N803  # scikit-learn calls features X
 
 from collections.abc import Sequence
 from typing import Any

@@ -221,7 +221,7 @@ def test_half_of_the_rows_are_enough():
 # ---------------------------------------------------------------- property 11: as published
 
 
-def published(X, y, task, rounds, nu, seed, count=0):  # noqa: N803
+def published(X, y, task, rounds, nu, seed, count=0):
     """Scores and thetas of the published algorithm, said plainly on exact stumps."""
     T, K = task.max() + 1, max(count, 1)
     theta = initial_theta(T, 2, seed)[:, 0]
