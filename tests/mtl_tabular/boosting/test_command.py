@@ -1,4 +1,7 @@
-"""``boost``: every config end to end, reloaded models, messages of mistakes."""
+"""``boost``: every config end to end, reloaded models, messages of mistakes.
+
+Also the parts that only it uses: `mtl_tabular.boosting.outcome` and `mtl_tabular.boosting.stacked`.
+"""
 
 import csv
 import json

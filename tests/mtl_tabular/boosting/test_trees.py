@@ -1,4 +1,7 @@
-"""Properties: equal to XGBoost used by hand, missing labels leave a task alone, Δm applies."""
+"""Properties: equal to XGBoost used by hand, missing labels leave a task alone, Δm applies.
+
+Also `mtl_tabular.boosting.joint`, by the strategy of that name.
+"""
 
 import numpy as np
 import pandas as pd
