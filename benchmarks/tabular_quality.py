@@ -202,6 +202,13 @@ def interval(values):
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * spread)
 
 
+def with_interval(mean, half, form):
+    """Mean and half width as text; what is not known is left out."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:{form}}" if math.isnan(half) else f"{mean:{form}} ± {half:{form.lstrip('+')}}"
+
+
 def gains(frame):
     """Δm of every method and seed against the reference of the same seed, in percent."""
     rows = []
@@ -238,10 +245,10 @@ def report(args):
             mean, half = interval(mine.groupby("seed")["value"].mean())
             chosen = (delta["set"] == name) & (delta["method"] == method)
             gain, spread = interval(delta[chosen]["gain"]) if chosen.any() else (math.nan, math.nan)
-            change = "reference" if method == REFERENCE else f"{gain:+.2f} ± {spread:.2f}"
+            change = "reference" if method == REFERENCE else with_interval(gain, spread, "+.2f")
             size, seconds = mine["parameters"].median(), mine["seconds"].median()
             seeds = mine["seed"].nunique()
-            cells = (method, str(seeds), f"{mean:.4f} ± {half:.4f}", change, f"{size:,.0f}")
+            cells = (method, str(seeds), with_interval(mean, half, ".4f"), change, f"{size:,.0f}")
             print(f"| {' | '.join(cells)} | {seconds:.0f} |")
     for row in failed.itertuples():
         print(f"\nFailed: {row.set}, {row.method}, seed {row.seed}: {row.error}")
