@@ -81,6 +81,7 @@ class TableDataModule(LearnedTable):
         ArgumentError: an argument breaks its rule.
 
     Example:
+        >>> import pandas as pd
         >>> frame = pd.DataFrame({"x": range(20), "y": range(20), "z": [0, 1] * 10})
         >>> from mtl_tabular.tasks import BinaryTarget, NumericTarget
         >>> tasks = {"y": NumericTarget(), "z": BinaryTarget()}
