@@ -54,6 +54,13 @@ class Balancer(L.Callback, ABC):
     """Whether gradients are averaged over ranks here instead of by DDP's hooks."""
     wants_cut: ClassVar[bool] = False
     """Whether losses are to be computed on cut copies of the features."""
+    needs: ClassVar[str] = "losses"
+    """What the method is computed from, as the catalogue prints it: losses, norms, Gramian, rows,
+    rows of two batches, features, moved weights."""
+    walks: ClassVar[str] = "1"
+    """Backward walks of the trunk a step, in terms of T."""
+    source: ClassVar[str] = ""
+    """Authors, venue and year of the paper."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
@@ -95,6 +102,18 @@ class Balancer(L.Callback, ABC):
     def reset(self, entries: int) -> None:
         """Allocate fresh state for T entries. Called once per fit, before any state is loaded."""
 
+    # What a family writes where it keeps anything beside the method.
+
+    def prepare(self, entries: int) -> None:
+        """Allocate the family's own state, likewise."""
+
+    def family_state(self) -> dict[str, Any]:
+        """The family's own part of what a resumed run needs."""
+        return {}
+
+    def load_family_state(self, state: dict[str, Any]) -> None:
+        """Take back what `family_state` gave."""
+
     def method_state(self) -> dict[str, Any]:
         """Tensors and plain data that a resumed run needs."""
         return {}
@@ -110,14 +129,19 @@ class Balancer(L.Callback, ABC):
             return
         module = self.check(trainer, pl_module)
         self._trainer = trainer
-        self.entries = module.entries
-        self.index, self._window, self._before = 0, {}, None
-        self.reset(len(self.entries))
+        self.start(module.entries)
         module.wants_cut = self.wants_cut and module.network.independent_decoders()
         pl_module.backward = MethodType(self._backward, pl_module)  # type: ignore[method-assign]
         if self._pending is not None:
             state, self._pending = self._pending, None
             self.load_state_dict(state)
+
+    def start(self, entries: Sequence[str]) -> None:
+        """Begin a run on these entries with fresh state, whatever was kept before."""
+        self.entries = tuple(entries)
+        self.index, self._window, self._before = 0, {}, None
+        self.prepare(len(self.entries))
+        self.reset(len(self.entries))
 
     def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
         """Refuse set-ups in which the method would be wrong."""
@@ -219,8 +243,7 @@ class Balancer(L.Callback, ABC):
     def _remember(self) -> None:
         """Keep the state of before this update, in case the loss scaler drops it."""
         if self.has_scaler():
-            state = {"index": self.index, "method": copy.deepcopy(self.method_state())}
-            self._before = (self.loss_scale(), state)
+            self._before = (self.loss_scale(), self.state_dict())
 
     def on_train_batch_end(
         self,
@@ -234,8 +257,7 @@ class Balancer(L.Callback, ABC):
         if self._before is not None:
             (scale, state), self._before = self._before, None
             if self.loss_scale() < scale:
-                self.index = state["index"]
-                self.load_method_state(state["method"])
+                self.load_state_dict(state)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
         if self._boundary and self.weights and self.index % every == 0:
             values = {f"balance/weight/{e}": w for e, w in self.weights.items() if w == w}
@@ -248,6 +270,7 @@ class Balancer(L.Callback, ABC):
             "entries": list(self.entries),
             "index": self.index,
             "method": copy.deepcopy(self.method_state()),
+            "family": copy.deepcopy(self.family_state()),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -262,4 +285,5 @@ class Balancer(L.Callback, ABC):
                 f"{', '.join(self.entries)}."
             )
         self.index = state_dict["index"]
+        self.load_family_state(state_dict["family"])
         self.load_method_state(state_dict["method"])

@@ -41,9 +41,11 @@ class PCGrad(GradientBalancer):
     any scale.
 
     Args:
-        weight_decoders: multiply decoder gradients by the weights too.
+        stages: options common to all methods of this family.
         seed: of the visiting order, which is drawn anew for every update.
     """
+
+    source = "Yu et al., NeurIPS 2020"
 
     def weigh(self, gramian: Tensor, losses: Tensor, step: Step) -> Tensor:
         """Weights for one random visiting order per task."""

@@ -31,6 +31,7 @@ class RowBalancer(Balancer):
         super().__init__(seed=seed)
         self.weight_decoders = weight_decoders
         self._buffer: RowBuffer | None = None
+        self._names: list[str] = []
 
     @abstractmethod
     def update(self, rows: Tensor, losses: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
@@ -42,9 +43,37 @@ class RowBalancer(Balancer):
             step: the update.
         """
 
-    def reset(self, entries: int) -> None:
+    def prepare(self, entries: int) -> None:
         """Forget the buffer; it is allocated at the first batch, on the parameters' device."""
+        super().prepare(entries)
         self._buffer = None
+
+    def direction(self, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
+        """Combine T plain gradients, without any module; stateful methods advance.
+
+        Args:
+            jacobian: (T, n) floating, row t the gradient of loss t.
+            losses: (T,), where the method asks for them; default ones.
+
+        Returns:
+            (n,) in the Jacobian's type: what to subtract from the parameters, times a learning
+            rate. NaN, and no state moves, where the Jacobian is not finite.
+        """
+        jacobian = jacobian.detach()
+        step = self._plain_step(len(jacobian))
+        if not bool(torch.isfinite(jacobian).all()):
+            return torch.full_like(jacobian[0], torch.nan)
+        known = torch.ones(len(jacobian)) if losses is None else losses.detach()
+        self.report = {}
+        found, _ = self.update(jacobian, known.double().cpu(), step)
+        self.index += 1
+        return found
+
+    def _plain_step(self, rows: int) -> Step:
+        """The update at hand for unnamed rows, which start a run if none of so many goes on."""
+        if len(self.entries) != rows:
+            self.start([str(i) for i in range(rows)])
+        return self.step(self.entries)
 
     def _rows(self, network: nn.Module, shared: list[nn.Parameter]) -> RowBuffer:
         if not shared:
@@ -58,7 +87,18 @@ class RowBalancer(Balancer):
         ]
         if self._buffer is None or not same or self._buffer.rows.device != shared[0].device:
             self._buffer = RowBuffer(shared, len(self.entries))
+            names = {id(p): name for name, p in network.named_parameters()}
+            self._names = [names[id(p)] for p in shared]
         return self._buffer
+
+    def column_names(self) -> list[str]:
+        """Dotted names of the shared parameters in the order of the rows' columns."""
+        return self._names
+
+    def column_sizes(self) -> list[int]:
+        """Numbers of elements of the same parameters."""
+        assert self._buffer is not None
+        return self._buffer.sizes
 
     def collect(
         self,

@@ -3,6 +3,7 @@ import torch
 from toys import ToyNetwork, fit, toy_module
 
 from mtl_core.balancing import GradientBalancer
+from mtl_core.balancing.stages import Stages
 from mtl_core.errors import ArgumentError
 from mtl_core.nn import Features
 from mtl_core.tasks import Regression
@@ -44,14 +45,14 @@ def test_auxiliary_loss_is_added_outside_of_the_weights():
 
 def test_weighting_decoders():
     """Half the weights everywhere at twice the rate is the same run; without decoders it is not."""
-    both = fit(Halved(weight_decoders=True), module=toy_module(lr=0.2))
+    both = fit(Halved(stages=Stages(weight_decoders=True)), module=toy_module(lr=0.2))
     torch.testing.assert_close(both, fit(module=toy_module(lr=0.1)))
     trunk_only = fit(Halved(), module=toy_module(lr=0.2))
     assert not torch.allclose(trunk_only, both)
 
 
 def test_decoders_of_grouped_tasks_have_no_single_weight():
-    method = Halved(weight_decoders=True)
+    method = Halved(stages=Stages(weight_decoders=True))
     method.weights = {"size/a": 0.5, "size/b": 0.5}
     module = toy_module(tasks={"size": Regression(groups=("a", "b"))})
     with pytest.raises(ArgumentError, match="weight_decoders must be false for tasks with groups"):

@@ -16,7 +16,7 @@ def test_fixed_losses_drive_log_variances_to_log_losses():
     balancer, losses = started(lr=0.05), torch.tensor([0.1, 1.0, 4.0], dtype=torch.float64)
     for _ in range(2000):
         balancer.advance(losses, balancer.step(balancer.entries))
-    torch.testing.assert_close(balancer.log_variance, losses.log(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(balancer.scalars.values, losses.log(), atol=1e-3, rtol=0)
     weights = balancer.weigh(losses, balancer.step(balancer.entries))
     torch.testing.assert_close(
         weights * losses, torch.full((3,), 0.5, dtype=torch.float64), rtol=2e-3, atol=0
@@ -33,15 +33,15 @@ def test_steps_agree_with_torch_adam():
         optimizer.zero_grad()
         (0.5 * (-reference).exp() * losses + 0.5 * reference).sum().backward()
         optimizer.step()
-    torch.testing.assert_close(balancer.log_variance, reference.detach())
+    torch.testing.assert_close(balancer.scalars.values, reference.detach())
 
 
 def test_absent_tasks_keep_their_state():
     balancer = started()
     balancer.advance(torch.tensor([2.0, 3.0], dtype=torch.float64), balancer.step(("a", "c")))
-    assert balancer.log_variance[1] == 0
-    assert balancer.log_variance[0] != 0
-    assert balancer.log_variance[2] != 0
+    assert balancer.scalars.values[1] == 0
+    assert balancer.scalars.values[0] != 0
+    assert balancer.scalars.values[2] != 0
 
 
 def test_state_round_trip():
@@ -53,7 +53,7 @@ def test_state_round_trip():
     other.load_state_dict(balancer.state_dict())
     for one in (balancer, other):
         one.advance(torch.ones(3, dtype=torch.float64), one.step(one.entries))
-    assert torch.equal(balancer.log_variance, other.log_variance)
+    assert torch.equal(balancer.scalars.values, other.scalars.values)
 
 
 def test_bad_rate():
