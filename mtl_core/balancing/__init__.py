@@ -1,8 +1,9 @@
 """Balancing methods: callbacks that turn task gradients into one update."""
 
 from mtl_core.balancing.base import Balanceable, Balancer
+from mtl_core.balancing.border import Merged
 from mtl_core.balancing.equal import Equal
-from mtl_core.balancing.feature import FeatureBalancer, Merged
+from mtl_core.balancing.feature import FeatureBalancer
 from mtl_core.balancing.graddrop import GradDrop
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.jacobian import JacobianBalancer

@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import share_labels
-from mtl_core.errors import BalancerError
-from mtl_core.nn.network import MultiTaskNetwork
+from mtl_core.errors import BalancerError, NonFiniteLossError
+from mtl_core.nn.parts import SharedNetwork
 
 
 @runtime_checkable
@@ -30,13 +30,18 @@ class Balanceable(Protocol):
     """What a LightningModule offers to be balanced; `MultiTaskModule` does.
 
     ``task_losses`` is set by ``training_step`` and taken by ``backward``; with ``wants_cut`` the
-    step computes them on cut copies of the features.
+    step computes them on cut copies of the features, with ``wants_replay`` it keeps what a second
+    pass with the same random numbers needs.
     """
 
-    network: MultiTaskNetwork
+    @property
+    def network(self) -> SharedNetwork:
+        """Whose parameters are trained."""
+
     entries: tuple[str, ...]
     task_losses: TaskLosses | None
     wants_cut: bool
+    wants_replay: bool
 
 
 class Balancer(L.Callback, ABC):
@@ -54,6 +59,8 @@ class Balancer(L.Callback, ABC):
     """Whether gradients are averaged over ranks here instead of by DDP's hooks."""
     wants_cut: ClassVar[bool] = False
     """Whether losses are to be computed on cut copies of the features."""
+    wants_replay: ClassVar[bool] = False
+    """Whether the batch is evaluated again with the same random numbers."""
     needs: ClassVar[str] = "losses"
     """What the method is computed from, as the catalogue prints it: losses, norms, Gramian, rows,
     rows of two batches, features, moved weights."""
@@ -68,6 +75,7 @@ class Balancer(L.Callback, ABC):
         self.index = 0
         self.weights: dict[str, float] = {}
         self.report: dict[str, float] = {}
+        self.reporting = True
         self._boundary = True
         self._window: dict[str, list[float]] = {}
         self._pending: dict[str, Any] | None = None
@@ -131,6 +139,7 @@ class Balancer(L.Callback, ABC):
         self._trainer = trainer
         self.start(module.entries)
         module.wants_cut = self.wants_cut and module.network.independent_decoders()
+        module.wants_replay = self.wants_replay
         pl_module.backward = MethodType(self._backward, pl_module)  # type: ignore[method-assign]
         if self._pending is not None:
             state, self._pending = self._pending, None
@@ -171,7 +180,7 @@ class Balancer(L.Callback, ABC):
         """Give the module its own backward back."""
         if "backward" in vars(pl_module):
             del pl_module.backward
-            pl_module.wants_cut = False  # type: ignore[assignment]
+            pl_module.wants_cut = pl_module.wants_replay = False  # type: ignore[assignment]
         self._trainer = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -190,6 +199,8 @@ class Balancer(L.Callback, ABC):
             or trainer.is_last_batch
             or batch_idx + 1 >= trainer.num_training_batches
         )
+        logged: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
+        self.reporting = self._boundary and (self.index + 1) % logged == 0
         model = trainer.strategy.model
         if self.by_hand and isinstance(model, DistributedDataParallel):
             # The second line keeps buffers (BatchNorm) in step, which the first would switch off.
@@ -235,6 +246,21 @@ class Balancer(L.Callback, ABC):
     def has_scaler(self) -> bool:
         """Whether a loss scaler will drop steps whose gradients are not finite."""
         return self._scaler() is not None
+
+    def all_finite(self, finite: Tensor, step: Step) -> bool:
+        """Whether no gradient overflowed; without a loss scaler one that did raises.
+
+        Args:
+            finite: (T,) bool by entry, equal on all ranks.
+            step: the update.
+        """
+        verdict = finite.tolist()
+        if all(verdict):
+            return True
+        if self.has_scaler():
+            return False
+        bad = [e for e, ok in zip(step.entries, verdict, strict=True) if not ok]
+        raise NonFiniteLossError({f"gradient of {e}": float("nan") for e in bad}, self.index, [])
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         plugin = None if self._trainer is None else self._trainer.precision_plugin

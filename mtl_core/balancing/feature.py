@@ -1,24 +1,18 @@
 """Methods that work on gradients of the features: one walk of the trunk for all tasks."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from dataclasses import replace
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from mtl_core.balancing.base import Balanceable, Balancer
+from mtl_core.balancing.border import Border, Merged, finite_on_all_ranks, merge_at_border
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import mean_gradients, sum_over_ranks, world_size
-from mtl_core.balancing.rows import accumulate, decoder_pass, gramian, trunk_gradient
-from mtl_core.errors import BalancerError, NonFiniteLossError
-
-
-class Merged(NamedTuple):
-    """One gradient of the features (m,), and the weights (T,) behind it where there are such."""
-
-    gradient: Tensor
-    weights: Tensor | None = None
+from mtl_core.balancing.rows import gramian
+from mtl_core.errors import BalancerError
 
 
 class FeatureBalancer(Balancer):
@@ -35,10 +29,13 @@ class FeatureBalancer(Balancer):
 
     by_hand = True
     wants_cut = True
+    needs = "features"
 
     def __init__(self, *, weight_decoders: bool = False, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.weight_decoders = weight_decoders
+        self._latest: dict[str, float] = {}
+        self._tensors = 0
 
     @abstractmethod
     def merge(self, rows: Tensor, losses: Tensor, step: Step) -> Merged:
@@ -48,24 +45,37 @@ class FeatureBalancer(Balancer):
             rows: (T, m) float32 unscaled gradients of this rank's features, m being samples times
                 feature size; `inner` gives their products over all ranks.
             losses: (T,) float64, over all ranks.
-            step: the update.
+            step: the update; ``step.samples`` is the size of the micro-batch.
         """
 
     def inner(self, rows: Tensor) -> Tensor:
         """Gramian (T, T) float64 of the feature gradients of all ranks together."""
-        total = gramian(rows)
-        if world_size() > 1:
-            total = sum_over_ranks(total.to(rows.device)).cpu() / world_size() ** 2
-        return total
+        return inner_over_ranks(rows)
+
+    def by_sample(self, rows: Tensor, samples: int) -> Tensor:
+        """View of the rows by sample.
+
+        Args:
+            rows: (T, m).
+            samples: B; m is a multiple of it where the border is one tensor.
+
+        Returns:
+            (T, B, m / B).
+
+        Raises:
+            BalancerError: the border does not consist of one tensor with a row a sample.
+        """
+        if not samples or rows.shape[1] % samples or self._tensors != 1:
+            raise BalancerError(
+                f"{type(self).__name__} looks at samples one by one, which needs features of one "
+                "tensor whose first axis is the batch."
+            )
+        return rows.view(len(rows), samples, -1)
 
     def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
         """Refuse networks without a border too."""
         checked = super().check(trainer, module)
-        if not checked.network.independent_decoders():
-            raise BalancerError(
-                f"{type(self).__name__} works at the border between encoder and decoders, which "
-                f"{type(checked.network).__name__} does not have."
-            )
+        require_border(self, checked)
         return checked
 
     def collect(
@@ -77,66 +87,55 @@ class FeatureBalancer(Balancer):
         shares: dict[str, float],
     ) -> None:
         """Decoders once, the method, the trunk once."""
-        assert step.features is not None
-        network = module.network
-        shared = network.shared_parameters()
-        if not shared:
-            raise BalancerError(
-                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} "
-                "has none that are trainable."
-            )
-        factors, aux_factor = step.factors(scaled)
-        share = torch.tensor([shares[e] for e in step.losses], dtype=factors.dtype)
-        at_cut, own = decoder_pass(step, factors * share.to(factors.device), network)
-        border = step.features.tensors()
+        split = module.network.split_parameters()
+        require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
-        scale = self.loss_scale()
-        rows = (
-            torch.stack([_flat(border, at_cut.get(e, [None] * len(border))) for e in present])
-            / scale
-        )
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
-        # Every rank has to reach the same verdict, since all of them take part in what follows.
-        broken = sum_over_ranks((~torch.isfinite(rows.sum(1))).float())
-        if not bool(broken.any()):
-            merged = self.merge(rows, losses, self.step(present))
-        elif self.has_scaler():
-            merged = Merged(torch.full_like(rows[0], float("nan")))
-        else:
-            bad = [e for e, b in zip(present, broken.tolist(), strict=True) if b]
-            raise NonFiniteLossError(
-                {f"gradient of {e}": float("nan") for e in bad}, self.index, []
-            )
-        weights = dict.fromkeys(present, 1.0)
-        if merged.weights is not None:
-            weights = dict(zip(present, merged.weights.tolist(), strict=True))
-        self._latest = weights
-        for entry, gradients in own.items():
-            factor = weights[entry] if self.weight_decoders else 1.0
-            accumulate(
-                network.task_parameters(step.owner[entry]),
-                [None if g is None else g * factor for g in gradients],
-            )
-        parts = (merged.gradient * scale).split([b.numel() for b in border])
-        outgoing: list[Tensor | None] = [
-            part.view(b.shape).to(b.dtype) for part, b in zip(parts, border, strict=True)
-        ]
-        aux = step.aux if step.aux is not None and step.aux.requires_grad else None
-        gradients = trunk_gradient(border, outgoing, shared, retain_graph=aux is not None)
-        accumulate(shared, gradients)
-        if aux is not None:
-            found = torch.autograd.grad(aux, shared, grad_outputs=aux_factor, allow_unused=True)
-            accumulate(shared, found)
+        update = replace(self.step(present), samples=step.size)
+
+        def merge(border: Border) -> Merged:
+            self._tensors = len(border.features)
+            # Every rank has to reach the same verdict: all of them take part in what follows.
+            if not self.all_finite(finite_on_all_ranks(border.rows), update):
+                return Merged(torch.full_like(border.rows[0], float("nan")))
+            found = self.merge(border.rows, losses, update)
+            return found._replace(decoders=found.weights) if self.weight_decoders else found
+
+        found = merge_at_border(step, scaled, split, present, shares, self.loss_scale(), merge)
+        weights = [1.0] * len(present) if found.weights is None else found.weights.tolist()
+        self._latest = dict(zip(present, weights, strict=True))
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Average all gradients over ranks."""
-        mean_gradients([p for p in module.network.parameters() if p.requires_grad])
+        split = module.network.split_parameters()
+        mean_gradients([*split.shared, *split.all_own()])
         self.weights.update(self._latest)
 
 
-def _flat(border: list[Tensor], gradients: list[Tensor | None]) -> Tensor:
-    parts = [
-        torch.zeros(b.numel(), device=b.device) if g is None else g.float().flatten()
-        for b, g in zip(border, gradients, strict=True)
-    ]
-    return torch.cat(parts)
+def inner_over_ranks(rows: Tensor) -> Tensor:
+    """Gramian (T, T) float64 of rows (T, m) that hold different columns on every rank."""
+    total = gramian(rows)
+    if world_size() > 1:
+        total = sum_over_ranks(total.to(rows.device)).cpu() / world_size() ** 2
+    return total
+
+
+def require_border(balancer: Balancer, module: Balanceable) -> None:
+    """Refuse networks whose tasks meet elsewhere than in the features."""
+    if not module.network.independent_decoders():
+        raise BalancerError(
+            f"{type(balancer).__name__} works at the border between encoder and decoders, which "
+            f"{type(module.network).__name__} does not have."
+        )
+
+
+def require_shared(
+    balancer: Balancer, module: Balanceable, shared: list[torch.nn.Parameter]
+) -> None:
+    """Refuse networks without a trainable shared part."""
+    if not shared:
+        raise BalancerError(
+            f"{type(balancer).__name__} balances shared parameters, but "
+            f"{type(module.network).__name__} has none that are trainable. Unfreeze the encoder, "
+            "or use a method that weighs losses."
+        )

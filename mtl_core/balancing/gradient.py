@@ -2,25 +2,37 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Self
 
+import lightning as L
 import torch
 from torch import Tensor
 
-from mtl_core.balancing.losses import Step
-from mtl_core.balancing.rows import combine, gramian
-from mtl_core.balancing.rowwise import RowBalancer
-from mtl_core.balancing.stages import Pipeline, Stages
-from mtl_core.metrics.conflict import summary
+from mtl_core.balancing.base import Balanceable
+from mtl_core.balancing.border import Border, Merged, merge_at_border
+from mtl_core.balancing.feature import require_border, require_shared
+from mtl_core.balancing.ghost import Ghost
+from mtl_core.balancing.losses import Step, TaskLosses
+from mtl_core.balancing.ranks import mean_gradients
+from mtl_core.balancing.rows import accumulate, combine, gramian
+from mtl_core.balancing.rowwise import RowBalancer, Update
+from mtl_core.balancing.solvers import min_norm_point
+from mtl_core.balancing.stages import Pipeline, Solved, Stages
+from mtl_core.balancing.surrogates import surrogate_gramian
+from mtl_core.errors import BalancerError
+from mtl_core.metrics.conflict import summary, update_summary
+from mtl_core.nn.parts import ParameterSplit
 
 
 class GradientBalancer(RowBalancer):
     """Turns the T×T Gramian of the rows into T weights.
 
     A method writes `weigh`, a rule that never sees a model: its mathematics is a function of a
-    small float64 matrix, tested as such. What surrounds the rule are `Stages`.
+    small float64 matrix, tested as such. What surrounds the rule, and where the Gramian comes from,
+    are `Stages`. With one of its approximations, or between two refreshes, the trunk is walked once
+    a micro-batch, on which the method then acts by itself.
 
     Args:
         stages: options common to all methods of this family.
@@ -28,13 +40,17 @@ class GradientBalancer(RowBalancer):
     """
 
     needs = "Gramian"
-    walks = "T"
 
     def __init__(self, *, stages: Stages | None = None, seed: int = 0) -> None:
+        super().__init__(seed=seed)
         self.stages = Stages() if stages is None else stages
-        super().__init__(weight_decoders=self.stages.weight_decoders, seed=seed)
+        self.batched = self.stages.gram == "batched"  # type: ignore[misc]  # of this instance
         self._pipeline = Pipeline(self.stages, 0)
         self._members: dict[str, Self] = {}
+        self._kept = torch.ones(2, 0, dtype=torch.float64)
+        self._factor = 1.0
+        self._inner: Tensor | None = None
+        self._ghost: Ghost | None = None
 
     @abstractmethod
     def weigh(self, gramian: Tensor, losses: Tensor, step: Step) -> Tensor:
@@ -55,6 +71,8 @@ class GradientBalancer(RowBalancer):
         """
         return float(tasks)
 
+    # On plain tensors.
+
     def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Tensor:
         """Weights of T rows from a plain Gramian, without any module; stateful methods advance.
 
@@ -71,49 +89,222 @@ class GradientBalancer(RowBalancer):
         known = torch.ones(len(wide)) if losses is None else losses.detach()
         if not bool(torch.isfinite(wide).all()):
             return torch.full((len(wide),), torch.nan, dtype=torch.float64)
-        weights, factor = self._solve(wide, known.double().cpu(), step)
+        found = self._solve(wide, known.double().cpu(), step)
         self.index += 1
-        return weights * factor
+        return found.weights * found.factor
 
-    def update(self, rows: Tensor, losses: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+    # In a fit: which route the window takes.
+
+    def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
+        """Refuse networks and set-ups that the source of the Gramian does not fit."""
+        checked = super().check(trainer, module)
+        if self.stages.cheap or self.stages.gram == "ghost":
+            require_border(self, checked)
+        if self.stages.gram == "ghost" and trainer.world_size > 1:
+            raise BalancerError(
+                "gram: ghost works on one process: rows of several would have to exchange their "
+                "activations. Use gram: exact."
+            )
+        return checked
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen to the trunk's linear layers too where ``gram: ghost`` asks for it."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and isinstance(pl_module, Balanceable):
+            self.listen(pl_module)
+
+    def listen(self, module: Balanceable) -> None:
+        """Begin to record activations where ``gram: ghost`` asks for it."""
+        if self.stages.gram == "ghost":
+            self._ghost = Ghost(module.network)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Stop listening."""
+        super().teardown(trainer, pl_module, stage)
+        if self._ghost is not None:
+            self._ghost.close()
+            self._ghost = None
+
+    def _due(self) -> bool:
+        """Whether this window computes weights rather than applying the last ones."""
+        return self.index % self.stages.refresh == 0
+
+    def collect(
+        self,
+        module: Balanceable,
+        step: TaskLosses,
+        scaled: Tensor,
+        means: dict[str, float],
+        shares: dict[str, float],
+    ) -> None:
+        """Take in one micro-batch by rows, by activations, or with one walk of the trunk."""
+        if self._due() and not self.stages.cheap:
+            if self._ghost is None:
+                super().collect(module, step, scaled, means, shares)
+                return
+            split = module.network.split_parameters()
+            require_shared(self, module, split.shared)
+            self._ghost.collect(step, scaled, split, self.entries)
+            return
+        split = module.network.split_parameters()
+        require_shared(self, module, split.shared)
+        present = [e for e in self.entries if e in means]
+        losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
+        update = replace(self.step(present), samples=step.size)
+        if not module.network.independent_decoders():
+            self._walk_losses(step, scaled, split, shares, update)
+            return
+
+        def merge(border: Border) -> Merged:
+            found = self._former(update)
+            if self._due():
+                inner = surrogate_gramian(self.stages, border, step, module.network, split, update)
+                if not self.all_finite(torch.isfinite(inner.diagonal()), update):
+                    return Merged(torch.full_like(border.rows[0], float("nan")))
+                found = self._solve(inner, losses, update)
+                self._summarise(inner, found, f"{self.stages.gram}/")
+            return Merged(
+                combine(border.rows, found.weights * found.factor), found.weights, found.decoders
+            )
+
+        merge_at_border(step, scaled, split, present, shares, self.loss_scale(), merge)
+
+    def _walk_losses(
+        self,
+        step: TaskLosses,
+        scaled: Tensor,
+        split: ParameterSplit,
+        shares: dict[str, float],
+        update: Step,
+    ) -> None:
+        """One weighted walk where decoders interact; their own gradients stay unweighted."""
+        found, shared, own = self._former(update), split.shared, split.all_own()
+        factors, aux_factor = step.factors(scaled)
+        weight = dict(zip(update.entries, found.weights.tolist(), strict=True))
+        each = [f * shares[e] for e, f in zip(step.losses, factors.unbind(), strict=True)]
+        weighted = [f * (weight[e] * found.factor) for e, f in zip(step.losses, each, strict=True)]
+        losses = list(step.losses.values())
+        aux = step.aux if step.aux is not None and step.aux.requires_grad else None
+        for parameters, outgoing, last in ((own, each, False), (shared, weighted, aux is None)):
+            if losses and parameters:
+                accumulate(
+                    parameters,
+                    torch.autograd.grad(
+                        losses, parameters, outgoing, retain_graph=not last, allow_unused=True
+                    ),
+                )
+        if aux is not None:
+            everything = [*shared, *own]
+            accumulate(
+                everything, torch.autograd.grad(aux, everything, aux_factor, allow_unused=True)
+            )
+
+    def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
+        """End a window by the route that it took."""
+        if self._due() and not self.stages.cheap:
+            if self._ghost is None:
+                super().finish(module, losses, step)
+                return
+            inner = self._ghost.gramian(self.entries, step) / self.loss_scale() ** 2
+            split = module.network.split_parameters()
+            if self.all_finite(torch.isfinite(inner.diagonal()), step):
+                found = self._solve(inner, losses, step)
+                self._summarise(inner, found)
+                self.record(found.weights, step)
+                self.scale_decoders(found.decoders, step, split)
+                self._ghost.write(found.weights * found.factor, step)
+            else:
+                self._ghost.write(torch.full_like(losses, torch.nan), step)
+            return
+        split = module.network.split_parameters()
+        mean_gradients([*split.shared, *split.all_own()])
+        self.record(self._kept[0, step.present], step)
+
+    def finite(self, rows: Tensor) -> Tensor:
+        """Read off the Gramian, which is needed anyway."""
+        if self.stages.group != "whole":
+            return super().finite(rows)
+        self._inner = gramian(rows)
+        return torch.isfinite(self._inner.diagonal())
+
+    # From Gramian to weights.
+
+    def update(self, rows: Tensor, losses: Tensor, step: Step) -> Update:
         """Weighted sum of the rows. A zero row gets weight one, which changes nothing."""
         scale = self.loss_scale() ** 2
         if self.stages.group == "whole":
-            inner = gramian(rows) / scale
-            weights, factor = self._solve(inner, losses, step)
-            self._summarise(inner)
-            return combine(rows, weights * factor), weights
+            inner = (gramian(rows) if self._inner is None else self._inner) / scale
+            self._inner = None
+            found = self._solve(inner, losses, step)
+            self._summarise(inner, found)
+            direction = combine(rows, found.weights * found.factor)
+            return Update(direction, found.weights, found.decoders)
         direction = torch.empty_like(rows[0])
         total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-        for name, start, stop in self._spans():
+        for name, start, stop in self._spans(rows.shape[1]):
             part = rows[:, start:stop]
             inner = gramian(part) / scale
-            weights, factor = self._member(name)._solve(inner, losses, step)
-            direction[start:stop] = combine(part, weights * factor)
+            found = self._member(name)._solve(inner, losses, step)
+            direction[start:stop] = combine(part, found.weights * found.factor)
             total += inner
-        self._summarise(total)
-        return direction, None
+        self._summarise(total, None)
+        return Update(direction)
 
-    def _summarise(self, inner: Tensor) -> None:
+    def _solve(self, inner: Tensor, losses: Tensor, step: Step) -> Solved:
+        """Weights (T,) of finite rows with any Gramian."""
         alive = inner.diagonal() > 0
-        self.report.update(summary(inner[alive][:, alive]))
-
-    def _solve(self, inner: Tensor, losses: Tensor, step: Step) -> tuple[Tensor, float]:
-        """Weights (T,) and the factor of the trunk's update, for a finite Gramian."""
-        alive = inner.diagonal() > 0
-        weights = torch.ones(len(inner), dtype=torch.float64)
         if not bool(alive.any()):
-            return weights, 1.0
-        names = tuple(e for e, keep in zip(step.entries, alive.tolist(), strict=True) if keep)
-        part = replace(step, entries=names, present=step.present[alive])
-        weights[alive], factor = self._pipeline.solve(
-            self, inner[alive][:, alive], losses[alive], part
-        )
-        return weights, factor
+            return Solved(torch.ones(len(inner), dtype=torch.float64))
+        if bool(alive.all()):
+            found = self._pipeline.solve(self, inner, losses, step)
+        else:
+            names = tuple(e for e, keep in zip(step.entries, alive.tolist(), strict=True) if keep)
+            part = replace(step, entries=names, present=step.present[alive])
+            kept = inner[alive][:, alive]
+            found = self._pipeline.solve(self, kept, losses[alive], part)
+            found = Solved(
+                _spread(found.weights, alive),
+                found.factor,
+                None if found.decoders is None else _spread(found.decoders, alive),
+            )
+        self._keep(found, step)
+        return found
 
-    def _spans(self) -> Iterator[tuple[str, int, int]]:
-        """Name, first and last column of every group."""
-        names: Sequence[str] = self.column_names()
+    def _keep(self, found: Solved, step: Step) -> None:
+        at = step.present
+        self._kept[0, at] = found.weights
+        self._kept[1, at] = 1.0 if found.decoders is None else found.decoders
+        self._factor = found.factor
+
+    def _former(self, step: Step) -> Solved:
+        """The weights of the last refresh; one for entries that it did not see."""
+        weights, decoders = self._kept[:, step.present]
+        plain = not self.stages.weight_decoders and self.stages.transform == "none"
+        return Solved(weights, self._factor, None if plain else decoders)
+
+    def _summarise(self, inner: Tensor, found: Solved | None, prefix: str = "") -> None:
+        """Fill the report, where it is going to be logged."""
+        if not self.reporting:
+            return
+        alive = inner.diagonal() > 0
+        kept = inner[alive][:, alive]
+        if not len(kept):
+            return
+        values = summary(kept)
+        point = min_norm_point(kept)
+        values["stationarity"] = float(point @ kept @ point / kept.diagonal().mean())
+        if found is not None:
+            values |= update_summary(kept, found.weights[alive] * found.factor)
+        self.report.update({f"{prefix}{key}": value for key, value in values.items()})
+
+    # Weights by group of parameters.
+
+    def _spans(self, width: int) -> Iterator[tuple[str, int, int]]:
+        """Name, first and last column of every group; all columns are one outside of a fit."""
+        if self._buffer is None:
+            yield "all", 0, width
+            return
+        names = self.column_names()
         start, stop = 0, 0
         for i, (name, size) in enumerate(zip(names, self.column_sizes(), strict=True)):
             stop += size
@@ -137,7 +328,8 @@ class GradientBalancer(RowBalancer):
         """Fresh state of the stages."""
         super().prepare(entries)
         self._pipeline = Pipeline(self.stages, entries)
-        self._members = {}
+        self._kept, self._factor = torch.ones(2, entries, dtype=torch.float64), 1.0
+        self._members, self._inner = {}, None
 
     def family_state(self) -> dict[str, Any]:
         """The stages' state, and that of every group."""
@@ -145,14 +337,25 @@ class GradientBalancer(RowBalancer):
             name: {"method": member.method_state(), "stages": member._pipeline.state()}
             for name, member in self._members.items()
         }
-        return super().family_state() | {"stages": self._pipeline.state(), "groups": members}
+        return {
+            "stages": self._pipeline.state(),
+            "kept": self._kept,
+            "factor": self._factor,
+            "groups": members,
+        }
 
     def load_family_state(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        super().load_family_state(state)
         self._pipeline.load(state["stages"])
+        self._kept, self._factor = state["kept"].clone(), state["factor"]
         self._members = {}
         for name, kept in state["groups"].items():
             member = self._member(name)
             member.load_method_state(kept["method"])
             member._pipeline.load(kept["stages"])
+
+
+def _spread(values: Tensor, alive: Tensor) -> Tensor:
+    whole = torch.ones(len(alive), dtype=values.dtype)
+    whole[alive] = values
+    return whole

@@ -1,13 +1,32 @@
 """What a training step hands to a balancer, and what a balancer tells its method."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mtl_core.nn.features import Features
 from mtl_core.types import TaskName
+
+
+class Recompute(Protocol):
+    """Evaluates the losses of the same batch once more, at the parameters as they now are.
+
+    The random numbers (dropout, stochastic depth) are those of the first pass if the balancer set
+    ``wants_replay``, and buffers (BatchNorm statistics) end as they were.
+    """
+
+    def __call__(
+        self, *, tasks: Sequence[TaskName] | None = None, part: slice | None = None
+    ) -> "TaskLosses":
+        """Evaluate again.
+
+        Args:
+            tasks: whose decoders run; None for all.
+            part: of the batch's samples; None for all.
+        """
 
 
 @dataclass(frozen=True)
@@ -30,8 +49,8 @@ class TaskLosses:
             sees every parameter; None on one process.
         features: the encoder's output, or None for a network without a border.
         cut: each task's copies of it, with gradients wanted; empty unless asked for.
-        recompute: re-evaluates the same batch at the current parameters, for methods that look at
-            moved weights. Its result is a fresh `TaskLosses`.
+        recompute: for methods that look at moved weights or at parts of the batch.
+        size: samples in the batch; 0 where unknown.
     """
 
     losses: dict[str, Tensor]
@@ -43,7 +62,8 @@ class TaskLosses:
     idle: Tensor | None = None
     features: Features | None = None
     cut: dict[TaskName, Features] = field(default_factory=dict)
-    recompute: Callable[[], "TaskLosses"] | None = None
+    recompute: Recompute | None = None
+    size: int = 0
 
     @property
     def total(self) -> Tensor:
@@ -72,6 +92,7 @@ class Step:
         index: number of updates before this one.
         epoch: current epoch.
         generator: CPU generator, equal on all ranks and seeded anew for every update.
+        samples: samples of this rank's micro-batch, where the method acts on one; else 0.
     """
 
     entries: tuple[str, ...]
@@ -79,3 +100,4 @@ class Step:
     index: int
     epoch: int
     generator: torch.Generator
+    samples: int = 0

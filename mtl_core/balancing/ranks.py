@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtl_core.balancing.losses import TaskLosses
+from mtl_core.balancing.rows import RowBuffer
 
 
 def world_size() -> int:
@@ -22,28 +23,77 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def mean_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace ``.grad`` by its mean over ranks in one collective per data type.
+    """Replace ``.grad`` by its mean over ranks, in one collective.
 
     A parameter without gradient on this rank counts as zero; one without on any rank ends as None.
     """
-    size = world_size()
-    if size == 1 or not parameters:
+    if world_size() == 1 or not parameters:
         return
-    device = parameters[0].device
-    known = torch.tensor(
-        [p.grad is not None for p in parameters], dtype=torch.float32, device=device
+    flat = torch.empty(
+        sum(p.numel() for p in parameters) + len(parameters), device=parameters[0].device
     )
-    reached = sum_over_ranks(known).tolist()
-    active = [p for p, n in zip(parameters, reached, strict=True) if n]
-    for dtype in dict.fromkeys(p.dtype for p in active):
-        group = [p for p in active if p.dtype == dtype]
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group]
-        )
-        sum_over_ranks(flat).div_(size)
-        parts = flat.split([p.numel() for p in group])
-        for parameter, part in zip(group, parts, strict=True):
-            parameter.grad = part.view(parameter.shape)
+    pack_gradients(parameters, flat)
+    sum_over_ranks(flat)
+    unpack_gradients(parameters, flat)
+
+
+def pack_gradients(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
+    """Write gradients, zeros where there are none, and which there are, into a float32 vector."""
+    start = 0
+    for parameter in parameters:
+        place = flat[start : start + parameter.numel()]
+        start += parameter.numel()
+        if parameter.grad is None:
+            place.zero_()
+        else:
+            place.copy_(parameter.grad.flatten())
+    known = [float(p.grad is not None) for p in parameters]
+    flat[start : start + len(known)] = torch.tensor(known)
+
+
+def unpack_gradients(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
+    """Take mean gradients out of a vector that was summed over ranks; None where no rank had one.
+
+    Args:
+        parameters: as they were packed.
+        flat: gradients and their numbers.
+    """
+    size = world_size()
+    total = sum(p.numel() for p in parameters)
+    known = flat[total : total + len(parameters)].tolist()
+    start = 0
+    for parameter, ranks in zip(parameters, known, strict=True):
+        part = flat[start : start + parameter.numel()]
+        start += parameter.numel()
+        parameter.grad = (part / size).view(parameter.shape).to(parameter.dtype) if ranks else None
+
+
+def mean_window(buffer: RowBuffer, own: Sequence[nn.Parameter]) -> None:
+    """Average a window's rows, its auxiliary gradient and the decoders' gradients over ranks.
+
+    Everything travels in one collective.
+
+    Args:
+        buffer: with a tail as long as `window_tail` says.
+        own: parameters of all decoders.
+    """
+    size = world_size()
+    if size == 1:
+        return
+    if not buffer.has_aux:
+        buffer.aux.zero_()
+    pack_gradients(own, buffer.tail)
+    buffer.tail[-1] = float(buffer.has_aux)
+    sum_over_ranks(buffer.storage)
+    buffer.rows.div_(size)
+    buffer.aux.div_(size)
+    buffer.has_aux = bool(buffer.tail[-1])
+    unpack_gradients(own, buffer.tail)
+
+
+def window_tail(own: Sequence[nn.Parameter]) -> int:
+    """Numbers that the decoders add to what travels; none on one process."""
+    return 0 if world_size() == 1 else sum(p.numel() for p in own) + len(own) + 1
 
 
 def share_labels(

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
 from mtl_core.balancing.losses import TaskLosses
-from mtl_core.nn.network import MultiTaskNetwork
+from mtl_core.nn.parts import ParameterSplit
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
 
 
 def kept_graphs() -> AbstractContextManager[None]:
@@ -40,7 +40,7 @@ def gramian(rows: Tensor) -> Tensor:
     """
     total = rows.new_zeros(rows.shape[0], rows.shape[0], dtype=torch.float64)
     with torch.autocast(rows.device.type, enabled=False):
-        for chunk in rows.split(_CHUNK, dim=1):
+        for chunk in rows.split(max(1, _CHUNK // max(1, len(rows))), dim=1):
             wide = chunk.double()
             total.addmm_(wide, wide.t())
     return total.cpu()
@@ -58,16 +58,22 @@ class RowBuffer:
     Args:
         parameters: the shared parameters, n numbers in all.
         entries: T.
+        tail: further numbers behind rows and auxiliary gradient that travel between ranks with
+            them.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], entries: int) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], entries: int, *, tail: int = 0) -> None:
         self.parameters = list(parameters)
         self.sizes = [p.numel() for p in self.parameters]
+        self.width = sum(self.sizes)
+        self.entries = entries
+        aux = self.width if tail else 0
         device = self.parameters[0].device
-        self.rows = torch.zeros(entries, sum(self.sizes), device=device)
-        self.aux = torch.zeros(sum(self.sizes), device=device)
+        self.storage = torch.empty(entries * self.width + aux + tail, device=device)
+        self.rows = self.storage[: entries * self.width].view(entries, self.width)
+        self.tail = self.storage[entries * self.width + aux :]
+        self._aux = self.storage[entries * self.width :][:aux] if tail else None
         self._views = [self._split(row) for row in self.rows]
-        self._aux_views = self._split(self.aux)
         self.filled: set[int] = set()
         self.has_aux = False
 
@@ -75,15 +81,28 @@ class RowBuffer:
         parts = flat.split(self.sizes)
         return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
+    @property
+    def aux(self) -> Tensor:
+        """(n,) gradient of the auxiliary loss; allocated when first asked for."""
+        if self._aux is None:
+            self._aux = self.storage.new_empty(self.width)
+        return self._aux
+
     def add(self, entry: int, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients to row `entry`; None stands for zero."""
-        _add(self._views[entry], gradients)
+        _add(self._views[entry], gradients, fresh=entry not in self.filled)
         self.filled.add(entry)
 
     def add_aux(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients of the auxiliary loss, which no method sees."""
-        _add(self._aux_views, gradients)
+        _add(self._split(self.aux), gradients, fresh=not self.has_aux)
         self.has_aux = True
+
+    def complete(self) -> None:
+        """Zeros wherever nothing was added in this window."""
+        for entry in range(self.entries):
+            if entry not in self.filled:
+                self.rows[entry].zero_()
 
     def write(self, update: Tensor) -> None:
         """Make `update` (n,) plus the auxiliary gradient the ``.grad`` of the parameters."""
@@ -94,16 +113,20 @@ class RowBuffer:
 
     def reset(self) -> None:
         """Forget the window's gradients."""
-        self.rows.zero_()
-        self.aux.zero_()
         self.filled.clear()
         self.has_aux = False
 
 
-def _add(views: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+def _add(views: Sequence[Tensor], gradients: Sequence[Tensor | None], *, fresh: bool) -> None:
     pairs = [(v, g) for v, g in zip(views, gradients, strict=True) if g is not None]
     if pairs:
-        torch._foreach_add_([v for v, _ in pairs], [g.to(v.dtype) for v, g in pairs])
+        places, found = [v for v, _ in pairs], [g for _, g in pairs]
+        if fresh:
+            torch._foreach_copy_(places, found)
+        else:
+            torch._foreach_add_(places, [g.to(v.dtype) for v, g in pairs])
+    if fresh and len(pairs) < len(views):
+        torch._foreach_zero_([v for v, g in zip(views, gradients, strict=True) if g is None])
 
 
 def accumulate(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
@@ -114,7 +137,7 @@ def accumulate(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | 
 
 
 def decoder_pass(
-    step: TaskLosses, factors: Tensor, network: MultiTaskNetwork
+    step: TaskLosses, factors: Tensor, split: ParameterSplit
 ) -> tuple[dict[str, list[Tensor | None]], dict[str, list[Tensor | None]]]:
     """Walk every decoder back once, from the losses to the cut.
 
@@ -123,7 +146,7 @@ def decoder_pass(
     Args:
         step: losses computed on cut copies of the features.
         factors: (T,) derivative of the trainer's loss by each loss.
-        network: whose decoders these are.
+        split: whose parameters are whose.
 
     Returns:
         Gradients at the task's copy of the features by entry, and of the task's own parameters by
@@ -137,18 +160,18 @@ def decoder_pass(
         if turn == len(rounds):
             rounds.append([])
         rounds[turn].append(entry)
-    position = {entry: i for i, entry in enumerate(step.losses)}
+    each = dict(zip(step.losses, factors.unbind(), strict=True))
     at_cut: dict[str, list[Tensor | None]] = {}
     own: dict[str, list[Tensor | None]] = {}
     for turn, members in enumerate(rounds):
         borders = [step.cut[step.owner[e]].tensors() for e in members]
-        heads = [network.task_parameters(step.owner[e]) for e in members]
+        heads = [split.own[step.owner[e]] for e in members]
         wanted: list[Tensor] = [t for part in borders for t in part]
         wanted += [p for part in heads for p in part]
         found = torch.autograd.grad(
             [step.losses[e] for e in members],
             wanted,
-            grad_outputs=[factors[position[e]] for e in members],
+            grad_outputs=[each[e] for e in members],
             retain_graph=turn < len(rounds) - 1,
             allow_unused=True,
         )
@@ -194,13 +217,43 @@ def trunk_gradient(
     )
 
 
+def trunk_rows(
+    features: Sequence[Tensor],
+    gradients: Sequence[Sequence[Tensor | None]],
+    parameters: Sequence[nn.Parameter],
+) -> list[list[Tensor | None]]:
+    """Gradients of the shared parameters for several gradients at the border, in one walk.
+
+    The walk is vectorised (`torch.func.vmap` of the backward), so every operation of the trunk has
+    to allow that.
+    """
+    outputs = [i for i, f in enumerate(features) if f.requires_grad]
+    stacked = [
+        torch.stack(
+            [torch.zeros_like(features[i]) if g[i] is None else g[i] for g in gradients]  # type: ignore[misc]
+        )
+        for i in outputs
+    ]
+    found = torch.autograd.grad(
+        [features[i] for i in outputs],
+        list(parameters),
+        grad_outputs=stacked,
+        is_grads_batched=True,
+        allow_unused=True,
+    )
+    return [[None if g is None else g[t] for g in found] for t in range(len(gradients))]
+
+
 def add_rows(
     buffer: RowBuffer,
     step: TaskLosses,
     scaled: Tensor,
-    network: MultiTaskNetwork,
+    split: ParameterSplit,
     index: dict[str, int],
     weight: dict[str, float],
+    *,
+    batched: bool = False,
+    rows_only: bool = False,
 ) -> None:
     """Add one micro-batch's rows to `buffer` and the decoders' own gradients to ``.grad``.
 
@@ -208,19 +261,20 @@ def add_rows(
         buffer: rows in the order of `index`.
         step: the micro-batch's losses. With a cut, every decoder is walked once and the trunk once
             a task; without (interacting decoders, task-conditioned encoders) each loss is
-            differentiated by itself.
+            differentiated by itself, and its part of every decoder's gradient is added up.
         scaled: the trainer's multiple of the summed loss.
-        network: whose parameters these are.
+        split: whose parameters are whose.
         index: row of every entry.
         weight: further factor on every entry's loss (the share of its labels on this rank).
+        batched: walk the trunk once for all tasks, vectorised.
+        rows_only: leave ``.grad`` and the auxiliary loss alone.
     """
     factors, aux_factor = step.factors(scaled)
     shares = torch.tensor([weight[e] for e in step.losses], dtype=factors.dtype)
     factors = factors * shares.to(factors.device)
-    shared = buffer.parameters
+    shared, others = split.shared, [] if rows_only else split.all_own()
     entries = list(step.losses)
-    if step.aux is not None and step.aux.requires_grad:
-        others = [p for t in network.tasks for p in network.task_parameters(t)]
+    if not rows_only and step.aux is not None and step.aux.requires_grad:
         found = torch.autograd.grad(
             step.aux,
             [*shared, *others],
@@ -231,17 +285,22 @@ def add_rows(
         buffer.add_aux(found[: len(shared)])
         accumulate(others, found[len(shared) :])
     if step.cut and step.features is not None:
-        at_cut, own = decoder_pass(step, factors, network)
+        at_cut, own = decoder_pass(step, factors, split)
         border = step.features.tensors()
+        for entry in [] if rows_only else entries:
+            accumulate(split.own[step.owner[entry]], own[entry])
+        if batched and any(f.requires_grad for f in border):
+            found_rows = trunk_rows(border, [at_cut[e] for e in entries], shared)
+            for entry, row in zip(entries, found_rows, strict=True):
+                buffer.add(index[entry], row)
+            return
         for i, entry in enumerate(entries):
-            accumulate(network.task_parameters(step.owner[entry]), own[entry])
             last = i == len(entries) - 1
             buffer.add(
                 index[entry], trunk_gradient(border, at_cut[entry], shared, retain_graph=not last)
             )
         return
     for i, entry in enumerate(entries):
-        others = network.task_parameters(step.owner[entry])
         found = torch.autograd.grad(
             step.losses[entry],
             [*shared, *others],

@@ -1,41 +1,57 @@
 """Methods that see every task's gradient of the shared parameters: one walk of the trunk a task."""
 
 from abc import abstractmethod
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_core.balancing.base import Balanceable, Balancer
+from mtl_core.balancing.feature import require_shared
 from mtl_core.balancing.losses import Step, TaskLosses
-from mtl_core.balancing.ranks import mean_gradients, sum_over_ranks, world_size
+from mtl_core.balancing.ranks import mean_window, window_tail
 from mtl_core.balancing.rows import RowBuffer, add_rows, kept_graphs
-from mtl_core.errors import ArgumentError, BalancerError, NonFiniteLossError
+from mtl_core.errors import ArgumentError
+from mtl_core.nn.parts import ParameterSplit, SharedNetwork
+
+
+class Update(NamedTuple):
+    """What a method makes of the rows.
+
+    Args:
+        direction: (n,) for the shared parameters, times the loss scale.
+        weights: (T,) behind it, where there are such.
+        decoders: (T,) factors of the decoders' gradients; None leaves them as they are.
+    """
+
+    direction: Tensor
+    weights: Tensor | None = None
+    decoders: Tensor | None = None
 
 
 class RowBalancer(Balancer):
     """Collects rows over a window, averages them over ranks once, and writes the method's answer.
 
     Rows of all micro-batches are added before the method acts, so a window equals one large batch
-    up to batch statistics. Decoders keep their own, unweighted gradients unless `weight_decoders`
-    says otherwise.
+    up to batch statistics.
 
     Args:
-        weight_decoders: multiply every decoder's gradient by its task's weight too.
         seed: of the method's random numbers.
     """
 
     by_hand = True
     wants_cut = True
+    walks = "T"
+    batched: ClassVar[bool] = False
 
-    def __init__(self, *, weight_decoders: bool = False, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0) -> None:
         super().__init__(seed=seed)
-        self.weight_decoders = weight_decoders
         self._buffer: RowBuffer | None = None
         self._names: list[str] = []
 
     @abstractmethod
-    def update(self, rows: Tensor, losses: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Direction (n,) for the shared parameters, and the weights (T,) behind it if any.
+    def update(self, rows: Tensor, losses: Tensor, step: Step) -> Update:
+        """Turn the rows into one direction.
 
         Args:
             rows: (T, n) float32 finite gradients, times the loss scale.
@@ -65,7 +81,7 @@ class RowBalancer(Balancer):
             return torch.full_like(jacobian[0], torch.nan)
         known = torch.ones(len(jacobian)) if losses is None else losses.detach()
         self.report = {}
-        found, _ = self.update(jacobian, known.double().cpu(), step)
+        found = self.update(jacobian, known.double().cpu(), step).direction
         self.index += 1
         return found
 
@@ -75,21 +91,19 @@ class RowBalancer(Balancer):
             self.start([str(i) for i in range(rows)])
         return self.step(self.entries)
 
-    def _rows(self, network: nn.Module, shared: list[nn.Parameter]) -> RowBuffer:
-        if not shared:
-            raise BalancerError(
-                f"{type(self).__name__} balances shared parameters, but {type(network).__name__} "
-                "has none that are trainable. Unfreeze the encoder, or use a method that weighs "
-                "losses."
-            )
-        same = self._buffer is not None and [id(p) for p in shared] == [
-            id(p) for p in self._buffer.parameters
-        ]
-        if self._buffer is None or not same or self._buffer.rows.device != shared[0].device:
-            self._buffer = RowBuffer(shared, len(self.entries))
+    def _rows(self, network: SharedNetwork, split: ParameterSplit) -> RowBuffer:
+        shared = split.shared
+        buffer, tail = self._buffer, window_tail(split.all_own())
+        if (
+            buffer is None
+            or [id(p) for p in shared] != [id(p) for p in buffer.parameters]
+            or buffer.rows.device != shared[0].device
+            or len(buffer.tail) != tail
+        ):
+            buffer = self._buffer = RowBuffer(shared, len(self.entries), tail=tail)
             names = {id(p): name for name, p in network.named_parameters()}
             self._names = [names[id(p)] for p in shared]
-        return self._buffer
+        return buffer
 
     def column_names(self) -> list[str]:
         """Dotted names of the shared parameters in the order of the rows' columns."""
@@ -109,49 +123,55 @@ class RowBalancer(Balancer):
         shares: dict[str, float],
     ) -> None:
         """Add one micro-batch's rows."""
-        network = module.network
-        buffer = self._rows(network, network.shared_parameters())
+        split = module.network.split_parameters()
+        require_shared(self, module, split.shared)
+        buffer = self._rows(module.network, split)
         index = {entry: i for i, entry in enumerate(self.entries)}
         with kept_graphs():
-            add_rows(buffer, step, scaled, network, index, shares)
+            add_rows(buffer, step, scaled, split, index, shares, batched=self.batched)
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Average over ranks, ask the method, write ``.grad``."""
         buffer = self._buffer
         assert buffer is not None
-        network = module.network
-        own = {t: network.task_parameters(t) for t in network.tasks}
-        size = world_size()
-        if size > 1:
-            sum_over_ranks(buffer.rows).div_(size)
-            flag = sum_over_ranks(buffer.aux.new_tensor([float(buffer.has_aux)]))
-            buffer.has_aux = bool(flag)
-            if buffer.has_aux:
-                sum_over_ranks(buffer.aux).div_(size)
-            mean_gradients([p for parameters in own.values() for p in parameters])
-        rows = buffer.rows[step.present.to(buffer.rows.device)]
-        finite = torch.isfinite(rows.sum(1)).tolist()
-        if all(finite):
-            direction, weights = self.update(rows, losses, step)
-            if weights is not None:
-                self.weights.update(zip(step.entries, weights.tolist(), strict=True))
-                if self.weight_decoders:
-                    self._weigh_decoders(own)
-        elif self.has_scaler():
-            # Nothing is solved and no state advances; the scaler sees this and drops the step.
-            direction = torch.full_like(buffer.aux, float("nan"))
+        split = module.network.split_parameters()
+        buffer.complete()
+        mean_window(buffer, split.all_own())
+        rows = self.pick(buffer.rows, step)
+        if self.all_finite(self.finite(rows), step):
+            found = self.update(rows, losses, step)
+            self.record(found.weights, step)
+            self.scale_decoders(found.decoders, step, split)
+            direction = found.direction
         else:
-            bad = [e for e, ok in zip(step.entries, finite, strict=True) if not ok]
-            raise NonFiniteLossError(
-                {f"gradient of {e}": float("nan") for e in bad}, self.index, []
-            )
+            # Nothing is solved and no state advances; the scaler sees this and drops the step.
+            direction = torch.full_like(buffer.rows[0], float("nan"))
         buffer.write(direction)
         buffer.reset()
 
-    def _weigh_decoders(self, own: dict[str, list[nn.Parameter]]) -> None:
-        for task, parameters in own.items():
-            if task not in self.weights:
+    def pick(self, rows: Tensor, step: Step) -> Tensor:
+        """Rows of the entries present: the buffer itself where all are."""
+        if len(step.present) == len(rows):
+            return rows
+        return rows[step.present.to(rows.device)]
+
+    def finite(self, rows: Tensor) -> Tensor:
+        """Which rows (T,) hold no NaN or infinity."""
+        return torch.isfinite(rows.sum(1))
+
+    def record(self, weights: Tensor | None, step: Step) -> None:
+        """Keep the weights by name for the log."""
+        if weights is not None:
+            self.weights.update(zip(step.entries, weights.tolist(), strict=True))
+
+    def scale_decoders(self, factors: Tensor | None, step: Step, split: ParameterSplit) -> None:
+        """Multiply the decoders' gradients by (T,) factors."""
+        if factors is None:
+            return
+        by_task = dict(zip(step.entries, factors.tolist(), strict=True))
+        for task, parameters in split.own.items():
+            if task not in by_task and any(e.startswith(f"{task}/") for e in by_task):
                 raise ArgumentError("weight_decoders", "be false for tasks with groups", task)
             for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(self.weights[task])
+                if parameter.grad is not None and task in by_task:
+                    parameter.grad = parameter.grad * by_task[task]

@@ -5,7 +5,7 @@ length, weights per layer, an average over steps). The stages are options of eve
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -116,6 +116,20 @@ class Rule(Protocol):
         """Sum of the published weights for equal rows; None if that depends on their length."""
 
 
+class Solved(NamedTuple):
+    """What the stages make of a Gramian.
+
+    Args:
+        weights: (T,) float64 of the rows as they are.
+        factor: of the trunk's update, below 1 where a limit binds (``norm: max``).
+        decoders: (T,) factors of the decoders' gradients; None leaves them as they are.
+    """
+
+    weights: Tensor
+    factor: float = 1.0
+    decoders: Tensor | None = None
+
+
 class Pipeline:
     """The stages at work, with their state by entry.
 
@@ -130,22 +144,17 @@ class Pipeline:
         self.lengths = torch.full((entries,), torch.nan, dtype=torch.float64)
         self.log_scales = LearnedScalars(entries, lr=0.025)
 
-    def solve(
-        self, rule: Rule, gramian: Tensor, losses: Tensor, step: Step
-    ) -> tuple[Tensor, float]:
-        """Weights of the rows, and the factor that brings the update to its length.
+    def solve(self, rule: Rule, gramian: Tensor, losses: Tensor, step: Step) -> Solved:
+        """Weights of the rows, all stages included.
 
         Args:
             rule: of the method.
             gramian: (T, T) float64 on the CPU, finite, of a positive diagonal.
             losses: (T,) float64.
             step: the update; its entries are those of the Gramian.
-
-        Returns:
-            (T,) float64 weights of the rows as they are, and the factor, a part of the trunk's
-            update only where it is a limit (``norm: max``).
         """
-        scales = self._row_scales(gramian, losses, step)
+        slopes = self._slopes(losses, step)
+        scales = self._row_scales(gramian, losses, step, slopes)
         inner = gramian * torch.outer(scales, scales)
         weights = rule.weigh(inner, self._transformed(losses), step)
         gain = rule.gain(len(weights))
@@ -155,19 +164,30 @@ class Pipeline:
         if self.stages.transform == "exp_scale":
             at = step.present
             self.log_scales.step(torch.exp(self.log_scales.values[at]) * losses - 1, at)
-        return self._limited(weights, gramian)
+        weights, factor = self._limited(weights, gramian)
+        decoders = weights if self.stages.weight_decoders else slopes
+        return Solved(weights, factor, decoders)
 
     def _transformed(self, losses: Tensor) -> Tensor:
         return losses.log() if self.stages.transform == "log" else losses
 
-    def _row_scales(self, gramian: Tensor, losses: Tensor, step: Step) -> Tensor:
-        stages, scales = self.stages, torch.ones_like(losses)
-        if stages.transform == "log" or stages.row_scale in ("loss", "loss+"):
-            require_positive(losses, step, "logarithms and divisions by losses")
-        if stages.transform == "log":
-            scales = 1 / losses
-        elif stages.transform == "exp_scale":
-            scales = torch.exp(self.log_scales.values[step.present])
+    def _slopes(self, losses: Tensor, step: Step) -> Tensor | None:
+        """Derivatives (T,) of the transformed losses; None without a transform."""
+        match self.stages.transform:
+            case "log":
+                require_positive(losses, step, "logarithms of losses")
+                return 1 / losses
+            case "exp_scale":
+                return torch.exp(self.log_scales.values[step.present])
+        return None
+
+    def _row_scales(
+        self, gramian: Tensor, losses: Tensor, step: Step, slopes: Tensor | None
+    ) -> Tensor:
+        stages = self.stages
+        scales = torch.ones_like(losses) if slopes is None else slopes
+        if stages.row_scale in ("loss", "loss+"):
+            require_positive(losses, step, "divisions by losses")
         lengths = gramian.diagonal().sqrt() * scales
         if stages.row_scale == "none":
             return scales

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_core.errors import LabelError
+from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.types import Inputs, TaskName
 
 
@@ -136,3 +136,31 @@ def batch_size(batch: Batch) -> int:
     inputs = batch["inputs"]
     first = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
     return int(first.shape[0])
+
+
+def take_samples(batch: Batch, part: slice) -> Batch:
+    """The samples of a batch that a slice picks.
+
+    Raises:
+        ArgumentError: an input whose first axis is not the samples (two-sided data).
+    """
+    size = batch_size(batch)
+
+    def cut(value: Tensor, what: str) -> Tensor:
+        if value.shape[0] != size:
+            raise ArgumentError(what, f"have one row a sample ({size}) to be split", len(value))
+        return value[part]
+
+    inputs = batch["inputs"]
+    taken: Batch = {
+        "inputs": cut(inputs, "inputs")
+        if isinstance(inputs, Tensor)
+        else {name: cut(value, f"inputs[{name!r}]") for name, value in inputs.items()},
+        "targets": {n: cut(t, f"targets[{n!r}]") for n, t in batch["targets"].items()},
+    }
+    for key in ("labelled", "valid", "group", "tags"):
+        if key in batch:
+            taken[key] = {n: cut(t, f"{key}[{n!r}]") for n, t in batch[key].items()}
+    if "keys" in batch:
+        taken["keys"] = batch["keys"][part]
+    return taken

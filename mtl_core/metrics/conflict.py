@@ -87,7 +87,7 @@ def condition_number(gramian: Tensor) -> Tensor:
 
 
 def summary(gramian: Tensor) -> dict[str, float]:
-    """Mean and least cosine over pairs, conflict rate and mean magnitude similarity, for logging.
+    """Mean and least cosine over pairs, conflict rate, mean magnitude similarity and condition.
 
     Args:
         gramian: (T, T), symmetric positive semi-definite. One task has no pairs and gives nothing.
@@ -103,4 +103,31 @@ def summary(gramian: Tensor) -> dict[str, float]:
         "cosine_min": float(cosines.min()),
         "conflict_rate": float(conflict_rate(gramian)),
         "magnitude_similarity": float(_off_diagonal(magnitude_similarity(gramian)).mean()),
+        "condition": float(condition_number(gramian)),
+    }
+
+
+def update_summary(gramian: Tensor, weights: Tensor) -> dict[str, float]:
+    """Length of a weighted sum of the gradients, and how it lies to each of them.
+
+    ``update_norm`` is its length, ``update_ratio`` that over the length of the plain sum (what the
+    weights do to the learning rate), ``update_cosine_min`` the least cosine to a task's gradient:
+    negative where some task gets worse to first order.
+
+    Args:
+        gramian: (T, T), symmetric positive semi-definite.
+        weights: (T,).
+
+    Raises:
+        ArgumentError: not a square matrix.
+    """
+    norms = _norms(gramian)
+    inner = gramian @ weights
+    length = float((weights @ inner).clamp_min(0).sqrt())
+    plain = float(gramian.sum().clamp_min(0).sqrt())
+    cosines = inner / (norms * length)
+    return {
+        "update_norm": length,
+        "update_ratio": length / plain if plain else float("inf"),
+        "update_cosine_min": float(cosines.nan_to_num(0.0).min()),
     }

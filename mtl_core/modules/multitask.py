@@ -1,6 +1,6 @@
 """The ordinary training regime: separate losses under automatic optimisation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.balancing.rows import kept_graphs
-from mtl_core.data.batch import Batch, batch_size
+from mtl_core.data.batch import Batch, batch_size, take_samples
 from mtl_core.errors import ArgumentError, MissingTaskError, NoLabelsError, NonFiniteLossError
 from mtl_core.modules.objective import check_groups, entry_losses, list_entries, to_host
+from mtl_core.modules.replay import RandomState, kept_buffers
 from mtl_core.modules.scores import Scores
 from mtl_core.nn.network import MultiTaskNetwork, Outputs
 from mtl_core.tasks.base import Task, check_tasks
@@ -78,6 +79,7 @@ class MultiTaskModule(L.LightningModule):
         self._entries = list_entries(self.tasks)
         self.entries = tuple(entry.name for entry in self._entries)
         self.wants_cut = False
+        self.wants_replay = False
         self.task_losses: TaskLosses | None = None
         self.scores = {
             stage: Scores(self.tasks, self._entries, metrics=stage != "train")
@@ -135,6 +137,7 @@ class MultiTaskModule(L.LightningModule):
             idle=self._idle(out, {owner[name] for name in active}),
             features=out.features,
             cut=out.cut,
+            size=batch_size(batch),
         )
 
     def _checked_losses(
@@ -178,15 +181,38 @@ class MultiTaskModule(L.LightningModule):
         return total
 
     def _evaluate_losses(self, batch: Batch, index: int) -> TaskLosses:
-        with kept_graphs() if self.compiled else nullcontext():
-            out = self.network.run(batch["inputs"], tags=batch.get("tags"), cut=self.wants_cut)
-        step = self.compute_losses(batch, out, index)
-        return replace(step, recompute=partial(self._reevaluate_losses, batch, index))
+        state = RandomState.capture(self.device) if self.wants_replay else None
+        step = self._forward_losses(batch, index)
+        return replace(step, recompute=partial(self._reevaluate_losses, batch, index, state))
 
-    def _reevaluate_losses(self, batch: Batch, index: int) -> TaskLosses:
+    def _forward_losses(
+        self, batch: Batch, index: int, tasks: Sequence[TaskName] | None = None
+    ) -> TaskLosses:
+        with kept_graphs() if self.compiled else nullcontext():
+            out = self.network.run(
+                batch["inputs"], tasks=tasks, tags=batch.get("tags"), cut=self.wants_cut
+            )
+        return self.compute_losses(batch, out, index)
+
+    def _reevaluate_losses(
+        self,
+        batch: Batch,
+        index: int,
+        state: RandomState | None,
+        *,
+        tasks: Sequence[TaskName] | None = None,
+        part: slice | None = None,
+    ) -> TaskLosses:
+        if part is not None:
+            batch = take_samples(batch, part)
         # Called from within backward, outside of the trainer's autocast.
-        with self.trainer.precision_plugin.train_step_context(), torch.enable_grad():
-            return self._evaluate_losses(batch, index)
+        with (
+            kept_buffers(self.network),
+            nullcontext() if state is None else state.replayed(),
+            self.trainer.precision_plugin.train_step_context(),
+            torch.enable_grad(),
+        ):
+            return self._forward_losses(batch, index, tasks)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step's graph where no balancer took it."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mtl_core.errors import UnknownNameError
 from mtl_core.nn.decoder import Decoded
 from mtl_core.nn.features import Features
+from mtl_core.nn.parts import ParameterSplit
 from mtl_core.nn.recorded import RecordsArguments
 from mtl_core.tasks.base import Task, check_tasks
 from mtl_core.types import Inputs, Predictions, TaskName
@@ -115,15 +116,25 @@ class MultiTaskNetwork(nn.Module, ABC, RecordsArguments):
         """Raw predictions (B, C, ...) by task name."""
         return self.run(inputs, tasks=tasks, tags=tags).predictions
 
+    def split_parameters(self) -> ParameterSplit:
+        """Trainable parameters, shared and by task."""
+        owners = self._owners()
+        shared: list[nn.Parameter] = []
+        own: dict[TaskName, list[nn.Parameter]] = {name: [] for name in self.tasks}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                serves = owners.get(id(parameter), set())
+                place = own[next(iter(serves))] if len(serves) == 1 else shared
+                place.append(parameter)
+        return ParameterSplit(shared, own)
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Trainable parameters that do not belong to exactly one task, in a fixed order."""
-        owners = self._owners()
-        return [p for p in self.parameters() if p.requires_grad and len(owners.get(id(p), ())) != 1]
+        return self.split_parameters().shared
 
     def task_parameters(self, task: TaskName) -> list[nn.Parameter]:
         """Trainable parameters that serve only `task`."""
-        owners = self._owners()
-        return [p for p in self.parameters() if p.requires_grad and owners.get(id(p)) == {task}]
+        return self.split_parameters().own[task]
 
     def independent_decoders(self) -> bool:
         """Whether the border holds: tasks meet only in the encoder's features."""

@@ -11,11 +11,9 @@ class FirstOnly(GradientBalancer):
 
 def updated(rows):
     balancer = FirstOnly()
-    balancer.entries = ("a", "b", "c")
-    direction, weights = balancer.update(
-        rows, torch.ones(len(rows)), balancer.step(balancer.entries)
-    )
-    return balancer, direction, weights
+    balancer.start(("a", "b", "c"))
+    found = balancer.update(rows, torch.ones(len(rows)), balancer.step(balancer.entries))
+    return balancer, found.direction, found.weights
 
 
 def test_weights_combine_the_rows():

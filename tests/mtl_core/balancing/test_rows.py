@@ -20,7 +20,15 @@ def collected(module, batch: Batch, *, cut: bool, factor: float = 1.0):
     step = losses_of(module, batch, cut=cut)
     buffer = RowBuffer(module.network.shared_parameters(), len(step.losses))
     index = {e: i for i, e in enumerate(step.losses)}
-    add_rows(buffer, step, step.total * factor, module.network, index, dict.fromkeys(index, 1.0))
+    add_rows(
+        buffer,
+        step,
+        step.total * factor,
+        module.network.split_parameters(),
+        index,
+        dict.fromkeys(index, 1.0),
+    )
+    buffer.complete()
     own = [p.grad for t in module.tasks for p in module.network.task_parameters(t)]
     return buffer.rows, own
 
@@ -116,9 +124,16 @@ def test_auxiliary_losses_reach_the_update_but_no_row():
     step = losses_of(routed, collate(toy_samples(12)), cut=True)
     buffer = RowBuffer(routed.network.shared_parameters(), 3)
     index = {e: i for i, e in enumerate(step.losses)}
-    add_rows(buffer, step, 3 * step.total, routed.network, index, dict.fromkeys(index, 1.0))
+    add_rows(
+        buffer,
+        step,
+        3 * step.total,
+        routed.network.split_parameters(),
+        index,
+        dict.fromkeys(index, 1.0),
+    )
     torch.testing.assert_close(buffer.rows, 3 * plain)
-    buffer.write(torch.zeros_like(buffer.aux))
+    buffer.write(torch.zeros_like(buffer.rows[0]))
     torch.testing.assert_close(
         routed.network.trunk[0].weight.grad, 6 * routed.network.trunk[0].weight.detach()
     )

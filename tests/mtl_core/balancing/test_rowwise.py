@@ -53,10 +53,11 @@ def test_weighting_decoders():
 
 def test_decoders_of_grouped_tasks_have_no_single_weight():
     method = Halved(stages=Stages(weight_decoders=True))
-    method.weights = {"size/a": 0.5, "size/b": 0.5}
     module = toy_module(tasks={"size": Regression(groups=("a", "b"))})
+    method.start(module.entries)
+    split = module.network.split_parameters()
     with pytest.raises(ArgumentError, match="weight_decoders must be false for tasks with groups"):
-        method._weigh_decoders({"size": module.network.task_parameters("size")})
+        method.scale_decoders(torch.ones(2), method.step(module.entries), split)
 
 
 def test_unfreezing_during_training_is_followed():
