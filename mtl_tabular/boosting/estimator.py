@@ -22,6 +22,7 @@ from mtl_tabular.boosting.blocks import RowSet
 from mtl_tabular.boosting.holdout import hold_out
 from mtl_tabular.boosting.objectives import Floats, Loss
 from mtl_tabular.boosting.progress import ProgressBar
+from mtl_tabular.boosting.reduce import Reduce, alone, common_intercept, task_rows
 from mtl_tabular.boosting.report import block_gains, plot_task_scores, task_gains, task_report
 from mtl_tabular.boosting.rows import (
     add_task_features,
@@ -209,7 +210,13 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return self
 
     def _train(
-        self, settings: Settings, train: RowSet, held: RowSet | None, *, going_on: bool
+        self,
+        settings: Settings,
+        train: RowSet,
+        held: RowSet | None,
+        *,
+        going_on: bool,
+        reduce: Reduce = alone,
     ) -> None:
         bar = ProgressBar() if self.progress else None
         callbacks = [*(self.callbacks or ()), *([bar] if bar else ())]
@@ -224,9 +231,9 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         best: AdditiveModel | None = None
         try:
             for name, choice in choices.items():
-                model = self.model_ if going_on else self._new_model(choice, train)
+                model = self.model_ if going_on else self._new_model(choice, train, reduce)
                 plan = choice.plan(watched=held is not None, tasks=len(self.tasks_))
-                boosting = Boosting(model, self.loss_, plan, train, held, callbacks)
+                boosting = Boosting(model, self.loss_, plan, train, held, callbacks, reduce)
                 boosting.run()
                 losses[name] = boosting.held_out_loss()
                 if best is None or losses[name] < min(v for k, v in losses.items() if k != name):
@@ -237,17 +244,20 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         assert best is not None  # there is at least one choice
         self.model_ = best
         self.held_out_losses_ = pd.Series(losses, name="held_out_loss", dtype=float)
-        self.task_report_ = task_report(best, self.loss_, self.tasks_, held)
+        self.task_report_ = task_report(best, self.loss_, self.tasks_, held, reduce)
         self.outlier_score_ = self.task_report_["outlier_score"].copy()
 
     def _draw(self) -> None:
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _new_model(self, settings: Settings, train: RowSet) -> AdditiveModel:
-        intercept = self.loss_.intercept(train.targets, train.weights)
+    def _new_model(self, settings: Settings, train: RowSet, reduce: Reduce) -> AdditiveModel:
+        numeric = self._numeric_targets()
+        intercept = common_intercept(
+            self.loss_, train.targets, train.weights, numeric=numeric, reduce=reduce
+        )
         if self.reference_mode:
             intercept = np.zeros_like(intercept)
-        rows = np.bincount(train.tasks, minlength=train.count)
+        rows = task_rows(train.tasks, train.count, reduce)
         return new_model(settings, rows, intercept, self.seed_)
 
     # Data.

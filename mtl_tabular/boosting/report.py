@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from mtl_tabular.boosting.additive import AdditiveModel
 from mtl_tabular.boosting.blocks import RowSet
 from mtl_tabular.boosting.objectives import Loss
+from mtl_tabular.boosting.reduce import Reduce, alone, task_rows
 
 STAGES = ("intercept", "shared", "groups", "own")
 
 
 def task_report(
-    model: AdditiveModel, loss: Loss, names: NDArray[Any], held: RowSet | None
+    model: AdditiveModel,
+    loss: Loss,
+    names: NDArray[Any],
+    held: RowSet | None,
+    reduce: Reduce = alone,
 ) -> pd.DataFrame:
     """One row a task: its rows, its outlier score, and what every block does for it.
 
@@ -25,6 +30,7 @@ def task_report(
         loss: of a row.
         names: (T,) tasks.
         held: held-out rows, None where there are none.
+        reduce: sums over all processes, see `Boosting`.
 
     Returns:
         Index ``task``; ``rows`` trained on, ``outlier_score`` (share of all but the first group),
@@ -43,12 +49,12 @@ def task_report(
         share = model.row_shares(held.tasks)
         scores = np.broadcast_to(model.intercept, margins.shared.shape)
         grouped = np.einsum("ng,gnk->nk", share, margins.groups)
-        weights = np.bincount(held.tasks, held.weights, model.count)
-        frame["held_out"] = np.bincount(held.tasks, minlength=model.count)
+        weights = reduce(np.bincount(held.tasks, held.weights, model.count))
+        frame["held_out"] = task_rows(held.tasks, model.count, reduce)
         for i, added in enumerate((np.zeros_like(scores), margins.shared, grouped, margins.own)):
             scores = scores + added
             values = loss.value(scores, held.targets) * held.weights
-            total = np.bincount(held.tasks, values, model.count)
+            total = reduce(np.bincount(held.tasks, values, model.count))
             np.divide(total, weights, out=losses[:, i], where=weights > 0)
     for i, stage in enumerate(STAGES):
         frame[f"loss_{stage}"] = losses[:, i]

@@ -15,6 +15,7 @@ from mtl_tabular.boosting.objectives import (
     theta_derivatives,
     theta_step,
 )
+from mtl_tabular.boosting.reduce import Reduce, alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ class Boosting:
         train: rows that trees and θ are fitted to.
         held: rows that decide when to stop.
         callbacks: told after every round.
+        reduce: sums over all processes; where there are several, rows are those of this one and a
+            task's rows are all in one process.
     """
 
     def __init__(
@@ -87,8 +90,9 @@ class Boosting:
         train: RowSet,
         held: RowSet | None = None,
         callbacks: Sequence[Callback] = (),
+        reduce: Reduce = alone,
     ) -> None:
-        self.model, self.loss, self.plan = model, loss, plan
+        self.model, self.loss, self.plan, self.reduce = model, loss, plan, reduce
         self.train, self.held, self.callbacks = train, held, list(callbacks)
         self.margins = self._grown()
         self.held_margins = None if held is None else model.margins(held.matrix, held.tasks)
@@ -163,7 +167,9 @@ class Boosting:
             self.score = self._total()
 
     def _mean(self, rows: RowSet, scores: Floats) -> float:
-        return float(np.average(self.loss.value(scores, rows.targets), weights=rows.weights))
+        losses = self.loss.value(scores, rows.targets) * rows.weights
+        total, weight = self.reduce(np.array([losses.sum(), rows.weights.sum()]))
+        return float(total / weight)
 
     def _grown(self) -> Margins:
         """Scores on the training rows by the blocks' own caches."""
@@ -235,13 +241,15 @@ class Boosting:
 
     def _theta_derivatives(self, derivatives: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
         gradient, hessian = derivatives
-        return theta_derivatives(
+        sums = theta_derivatives(
             gradient,
             hessian / self.loss.curvature,
             self.margins.groups,
             self.model.shares,
             self.train.tasks,
         )
+        first, second = self.reduce(np.stack(sums))
+        return first, second
 
     def _reference_theta(self) -> Floats:
         """A gradient step, summed over rows, with the groups of before the round."""
