@@ -76,6 +76,7 @@ class Balancer(L.Callback, ABC):
         self.weights: dict[str, float] = {}
         self.report: dict[str, float] = {}
         self.reporting = True
+        self.scaler: torch.amp.GradScaler | None = None
         self._boundary = True
         self._window: dict[str, list[float]] = {}
         self._pending: dict[str, Any] | None = None
@@ -214,11 +215,24 @@ class Balancer(L.Callback, ABC):
             raise BalancerError(
                 "backward was called without a training step that registers task losses."
             )
-        means, shares = share_labels(step, self.entries, loss.device)
+        self.take(pl_module, step, loss, boundary=self._boundary)
+
+    def take(
+        self, module: Balanceable, step: TaskLosses, scaled: Tensor, *, boundary: bool
+    ) -> None:
+        """Answer one backward: take in a micro-batch and, at a window's end, act.
+
+        Args:
+            module: whose parameters are trained.
+            step: its losses.
+            scaled: a multiple of ``step.total``, as the trainer wants it differentiated.
+            boundary: whether an optimiser step follows.
+        """
+        means, shares = share_labels(step, self.entries, scaled.device)
         for entry, value in means.items():
             self._window.setdefault(entry, []).append(value)
-        self.collect(pl_module, step, loss, means, shares)
-        if not self._boundary:
+        self.collect(module, step, scaled, means, shares)
+        if not boundary:
             return
         window, self._window = self._window, {}
         present = [e for e in self.entries if e in window]
@@ -228,7 +242,7 @@ class Balancer(L.Callback, ABC):
         self._remember()
         self.weights = dict.fromkeys(self.entries, float("nan"))
         self.report = {}
-        self.finish(pl_module, losses, self.step(present))
+        self.finish(module, losses, self.step(present))
         self.index += 1
 
     def step(self, present: Sequence[str]) -> Step:
@@ -263,6 +277,8 @@ class Balancer(L.Callback, ABC):
         raise NonFiniteLossError({f"gradient of {e}": float("nan") for e in bad}, self.index, [])
 
     def _scaler(self) -> torch.amp.GradScaler | None:
+        if self.scaler is not None:
+            return self.scaler
         plugin = None if self._trainer is None else self._trainer.precision_plugin
         return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
@@ -280,15 +296,19 @@ class Balancer(L.Callback, ABC):
         batch_idx: int,
     ) -> None:
         """Undo the state's advance if the optimiser step was dropped, and log the weights."""
-        if self._before is not None:
-            (scale, state), self._before = self._before, None
-            if self.loss_scale() < scale:
-                self.load_state_dict(state)
+        self.settle()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
         if self._boundary and self.weights and self.index % every == 0:
             values = {f"balance/weight/{e}": w for e, w in self.weights.items() if w == w}
             values |= {f"balance/{key}": value for key, value in self.report.items()}
             pl_module.log_dict(values, on_step=True, on_epoch=False)
+
+    def settle(self) -> None:
+        """Take the state of before the update back if the loss scaler dropped its step."""
+        if self._before is not None:
+            (scale, state), self._before = self._before, None
+            if self.loss_scale() < scale:
+                self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs; loads with ``weights_only=True``."""

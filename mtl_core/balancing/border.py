@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.balancing.ranks import sum_over_ranks
 from mtl_core.balancing.rows import accumulate, decoder_pass, trunk_gradient
+from mtl_core.errors import BalancerError
 from mtl_core.nn.parts import ParameterSplit
 
 
@@ -72,8 +73,15 @@ def merge_at_border(
         shares: this rank's share in the labels by entry.
         scale: the loss scale.
         merge: gradient at the border from the tasks' gradients there.
+
+    Raises:
+        BalancerError: the losses were not computed behind a border.
     """
-    assert step.features is not None
+    if step.features is None:
+        raise BalancerError(
+            "gradients of the features need decoders behind a border (in a hand-written loop, "
+            "decoders that work on the sides of `cut`)."
+        )
     factors, aux_factor = step.factors(scaled)
     share = torch.tensor([shares[e] for e in step.losses], dtype=factors.dtype)
     at_cut, own = decoder_pass(step, factors * share.to(factors.device), split)

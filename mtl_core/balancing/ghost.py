@@ -21,6 +21,7 @@ from mtl_core.balancing.rows import (
     decoder_pass,
     gramian,
 )
+from mtl_core.errors import BalancerError
 from mtl_core.nn.parts import ParameterSplit, SharedNetwork
 
 
@@ -74,7 +75,11 @@ class Ghost:
             split: whose parameters are whose.
             entries: of the run.
         """
-        assert step.features is not None
+        if step.features is None:
+            raise BalancerError(
+                "gram: ghost needs decoders behind a border (in a hand-written loop, decoders that "
+                "work on the sides of `cut`)."
+            )
         shared = {id(p) for p in split.shared}
         calls = [c for c in self._calls if id(c[0].weight) in shared]
         self._calls = []

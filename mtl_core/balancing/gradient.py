@@ -121,6 +121,10 @@ class GradientBalancer(RowBalancer):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Stop listening."""
         super().teardown(trainer, pl_module, stage)
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """Take the hooks of `listen` off."""
         if self._ghost is not None:
             self._ghost.close()
             self._ghost = None

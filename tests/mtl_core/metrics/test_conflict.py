@@ -10,6 +10,7 @@ from mtl_core.metrics import (
     cosine_similarity,
     magnitude_similarity,
 )
+from mtl_core.metrics.conflict import update_summary
 
 
 @pytest.fixture
@@ -73,3 +74,22 @@ def test_only_square_matrices(shape):
     for function in (cosine_similarity, magnitude_similarity, conflict_rate, condition_number):
         with pytest.raises(ArgumentError, match=r"square matrix \(T, T\)"):
             function(torch.ones(shape))
+
+
+def test_update_summary_of_the_plain_sum_and_of_a_conflict():
+    rows = torch.tensor([[3.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    found = update_summary(rows @ rows.T, torch.ones(2, dtype=torch.float64))
+    assert found["update_norm"] == pytest.approx(5**0.5)
+    assert found["update_ratio"] == pytest.approx(1.0)
+    assert found["update_cosine_min"] == pytest.approx(-1 / 10**0.5)
+    halved = update_summary(rows @ rows.T, torch.full((2,), 0.5, dtype=torch.float64))
+    assert halved["update_ratio"] == pytest.approx(0.5)
+    assert halved["update_cosine_min"] == pytest.approx(found["update_cosine_min"])
+
+
+def test_update_summary_of_rows_that_cancel():
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    found = update_summary(rows @ rows.T, torch.ones(2, dtype=torch.float64))
+    assert found == {
+        "update_norm": 0.0, "update_ratio": float("inf"), "update_cosine_min": 0.0
+    }  # fmt: skip
