@@ -19,6 +19,7 @@ from mtl_core.atomic import atomic_write
 from mtl_core.errors import ArgumentError
 from mtl_tabular.boosting.additive import AdditiveModel
 from mtl_tabular.boosting.blocks import RowSet
+from mtl_tabular.boosting.device import check_device
 from mtl_tabular.boosting.holdout import hold_out
 from mtl_tabular.boosting.objectives import Floats, Loss
 from mtl_tabular.boosting.progress import ProgressBar
@@ -163,6 +164,7 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             ColumnError: the task column is absent.
         """
         settings = Settings.of(self)
+        check_device(self.device)
         going_on = self.warm_start and hasattr(self, "model_")
         features, task = self._split(X, task)
         X, y = validate_data(

@@ -71,7 +71,8 @@ class RMTGBRegressor(RegressorMixin, RMTGBEstimator):  # type: ignore[misc]  # a
         callbacks: called with a `Round` after every round; True ends the block.
         progress: whether to draw a progress bar.
         warm_start: whether `fit` goes on from the present model.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:<number>``. A GPU that is not there is an error of
+            `fit`; a model that was trained on one predicts anywhere.
         n_jobs: threads of XGBoost; None means 1, -1 all.
         random_state: of the held-out rows, the logits' start and samples.
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from mtl_core.errors import ArgumentError
 from mtl_core.rebuild import describe_tasks
 from mtl_core.tasks import Task
+from mtl_tabular.boosting.device import present_device
 from mtl_tabular.boosting.rows import as_plain, feature_kinds, from_plain
 from mtl_tabular.boosting.settings import Settings, candidates, new_model
 from mtl_tabular.data.schema import TableSchema
@@ -151,7 +152,8 @@ def restore_trees(kind: type[Trees], state: Any) -> Trees:
         raise ArgumentError("path", f"name a file of format {TREES_FORMAT!r}", found)
     made: Any = kind(**restore_records(state["tasks"], state["schema"]), **state["parameters"])
     for name, held in state["boosters"].items():
-        booster = xgb.Booster(made.parameters)
+        there = {"device": present_device(made.parameters["device"])}
+        booster = xgb.Booster(made.parameters | there)
         booster.load_model(bytearray(json.dumps(held).encode()))
         made.boosters[name] = booster
     restored: Trees = made

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError
 from mtl_tabular.boosting.additive import AdditiveModel
+from mtl_tabular.boosting.device import present_device
 from mtl_tabular.boosting.objectives import Floats, initial_theta
 from mtl_tabular.boosting.training import Plan
 
@@ -142,7 +143,7 @@ class Settings:
             "learning_rate": rate, "max_depth": self.max_depth, "reg_lambda": self.reg_lambda,
             "min_child_weight": self.min_child_weight, "subsample": self.subsample,
             "colsample_bytree": self.colsample, "max_bin": self.max_bin, "tree_method": "hist",
-            "nthread": threads, "device": self.device,
+            "nthread": threads, "device": present_device(self.device),
         }  # fmt: skip
         if self.reference_mode:  # exact stumps with leaves of first order
             common |= {"max_depth": 1, "reg_lambda": 0.0, "min_child_weight": 0.0}

@@ -16,6 +16,7 @@ from torch import Tensor
 from mtl_core.atomic import atomic_write
 from mtl_core.errors import ArgumentError, LabelError
 from mtl_core.tasks.base import check_tasks
+from mtl_tabular.boosting.device import check_device
 from mtl_tabular.boosting.joint import JointRows, train_joint
 from mtl_tabular.boosting.matrix import Columns, split_columns, tree_columns, with_task
 from mtl_tabular.boosting.progress import RoundTeller
@@ -76,7 +77,7 @@ class BoostedTrees:
         colsample: share of the columns that a tree sees, in (0, 1].
         max_bin: bins of a numeric feature, at least 2.
         threads: of XGBoost.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:<number>``.
         seed: of row and column samples.
         callbacks: called with a `Round` after every round, its block named as the strategy; True
             ends the model that grows.
@@ -182,6 +183,7 @@ class BoostedTrees:
             ColumnError: a column is missing.
             LabelError: a task has no labelled training row.
         """
+        check_device(str(self.parameters["device"]))
         self.boosters = {}
         data = self._columns(frame)
         held_out = None if val is None else self._columns(val)
