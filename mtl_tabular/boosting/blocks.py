@@ -10,6 +10,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError
+from mtl_tabular.boosting.matrix import row_matrix
 from mtl_tabular.boosting.objectives import Floats
 
 
@@ -130,7 +131,7 @@ class RowSet:
     """Rows sorted by task, as trees and losses need them.
 
     Args:
-        values: (n, F) features, NaN where missing.
+        values: (n, F) features, NaN where missing; see `row_matrix` for those in a file.
         targets: (n,).
         weights: (n,).
         tasks: (n,) ascending in 0..T-1.
@@ -157,13 +158,7 @@ class RowSet:
         if len(self.tasks) and (np.diff(self.tasks) < 0).any():
             raise ArgumentError("tasks", "be in ascending order", self.tasks[:8].tolist())
         kinds = list(self.kinds)
-        whole: xgb.DMatrix
-        if self.max_bin:
-            whole = xgb.QuantileDMatrix(
-                self.values, feature_types=kinds, max_bin=self.max_bin, enable_categorical=True
-            )
-        else:
-            whole = xgb.DMatrix(self.values, feature_types=kinds, enable_categorical=True)
+        whole = row_matrix(self.values, kinds, self.max_bin)
         edges = np.searchsorted(self.tasks, np.arange(self.count + 1))
         slices = {r: slice(int(a), int(b)) for r, (a, b) in enumerate(pairwise(edges)) if b > a}
         matrices = {}

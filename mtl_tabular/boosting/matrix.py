@@ -1,6 +1,6 @@
 """Feature columns as XGBoost takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,69 @@ from numpy.typing import NDArray
 
 from mtl_tabular.data.rows import TableRows
 from mtl_tabular.data.schema import MISSING, TableSchema
+
+
+PAGE_BYTES = 1 << 26
+"""Of features that are read at once where they lie in a file."""
+
+
+class Pages(xgb.DataIter):
+    """Rows in a file, a page at a time, for XGBoost's external memory.
+
+    Args:
+        values: (n, F) float32, mapped from a file. XGBoost's own pages lie beside that file for as
+            long as the matrix lives.
+        kinds: ``q`` or ``c`` a feature.
+    """
+
+    def __init__(
+        self, values: "np.memmap[Any, np.dtype[np.float32]]", kinds: Sequence[str]
+    ) -> None:
+        self.values, self.kinds = values, list(kinds)
+        self.rows = max(1, PAGE_BYTES // max(1, 4 * values.shape[1]))
+        self.place = 0
+        super().__init__(cache_prefix=f"{values.filename}.pages")
+
+    def next(self, input_data: Callable[..., Any]) -> bool:
+        """Hand over a page; False after the last."""
+        rows, width = self.values.shape
+        count = min(self.rows, rows - self.place)
+        if count <= 0:
+            return False
+        # Read, not mapped: pages of a map count as memory of the process for as long as it lives.
+        page = np.fromfile(
+            str(self.values.filename), np.float32, count * width,
+            offset=self.values.offset + 4 * width * self.place,
+        )  # fmt: skip
+        self.place += count
+        input_data(data=page.reshape(count, width), feature_types=self.kinds)
+        return True
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.place = 0
+
+
+def row_matrix(values: NDArray[Any], kinds: Sequence[str], max_bin: int) -> xgb.DMatrix:
+    """Features in XGBoost's own form; those mapped from a file stay there, page by page.
+
+    Args:
+        values: (n, F) float32, NaN where missing; a `numpy.memmap` of a C-ordered file, or any
+            array. An empty one is kept in memory.
+        kinds: ``q`` or ``c`` a feature.
+        max_bin: bins of a feature; 0 keeps exact values, for rows to predict only or for exact
+            trees.
+    """
+    if isinstance(values, np.memmap) and len(values):
+        pages = Pages(values, kinds)
+        if max_bin:
+            return xgb.ExtMemQuantileDMatrix(pages, max_bin=max_bin, enable_categorical=True)
+        return xgb.DMatrix(pages, enable_categorical=True)
+    if max_bin:
+        return xgb.QuantileDMatrix(
+            values, feature_types=list(kinds), max_bin=max_bin, enable_categorical=True
+        )
+    return xgb.DMatrix(values, feature_types=list(kinds), enable_categorical=True)
 
 
 @dataclass(frozen=True)
