@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mtl_tabular.data.rows import TableRows
 from mtl_tabular.data.schema import MISSING, TableSchema
 
-
 PAGE_BYTES = 1 << 26
 """Of features that are read at once where they lie in a file."""
 
