@@ -1,35 +1,67 @@
 """Balancing methods: callbacks that turn task gradients into one update."""
 
+from mtl_core.balancing.adatask import AdaTask
+from mtl_core.balancing.aligned_mtl import AlignedMTL
+from mtl_core.balancing.aligned_mtl_ub import AlignedMTLUB
 from mtl_core.balancing.base import Balanceable, Balancer
 from mtl_core.balancing.border import Merged
+from mtl_core.balancing.config import ConFIG
+from mtl_core.balancing.db_mtl import DBMTL
+from mtl_core.balancing.dualproj import DualProj
 from mtl_core.balancing.equal import Equal
+from mtl_core.balancing.excess_mtl import ExcessMTL
 from mtl_core.balancing.feature import FeatureBalancer
 from mtl_core.balancing.graddrop import GradDrop
 from mtl_core.balancing.gradient import GradientBalancer
+from mtl_core.balancing.gradnorm import GradNorm
 from mtl_core.balancing.jacobian import JacobianBalancer
-from mtl_core.balancing.loss import LossBalancer
 from mtl_core.balancing.loop import Balanced
+from mtl_core.balancing.loss import LossBalancer
 from mtl_core.balancing.losses import Step, TaskLosses
+from mtl_core.balancing.metabalance import MetaBalance
 from mtl_core.balancing.mgda_ub import MGDAUB
+from mtl_core.balancing.moco import MoCo
+from mtl_core.balancing.mtadam import MTAdam
+from mtl_core.balancing.ntkmtl import NTKMTL
+from mtl_core.balancing.ntkmtl_sr import NTKMTLSR
+from mtl_core.balancing.pcd import PCD
 from mtl_core.balancing.pcgrad import PCGrad
 from mtl_core.balancing.stages import Stages
+from mtl_core.balancing.trimmed_mean import TrimmedMean
+from mtl_core.balancing.upgrad import UPGrad
 from mtl_core.balancing.uw import UW
 
 __all__ = [
+    "DBMTL",
     "MGDAUB",
+    "NTKMTL",
+    "NTKMTLSR",
+    "PCD",
     "UW",
+    "AdaTask",
+    "AlignedMTL",
+    "AlignedMTLUB",
     "Balanceable",
     "Balanced",
     "Balancer",
+    "ConFIG",
+    "DualProj",
     "Equal",
+    "ExcessMTL",
     "FeatureBalancer",
     "GradDrop",
+    "GradNorm",
     "GradientBalancer",
     "JacobianBalancer",
     "LossBalancer",
+    "MTAdam",
     "Merged",
+    "MetaBalance",
+    "MoCo",
     "PCGrad",
     "Stages",
     "Step",
     "TaskLosses",
+    "TrimmedMean",
+    "UPGrad",
 ]

@@ -2,12 +2,51 @@
 
 from collections.abc import Callable
 
-from mtl_core.balancing import MGDAUB, UW, Balancer, Equal, GradDrop, PCGrad
+from mtl_core.balancing import (
+    DBMTL,
+    MGDAUB,
+    NTKMTL,
+    NTKMTLSR,
+    PCD,
+    UW,
+    AdaTask,
+    AlignedMTL,
+    AlignedMTLUB,
+    Balancer,
+    ConFIG,
+    DualProj,
+    Equal,
+    ExcessMTL,
+    GradDrop,
+    GradNorm,
+    MetaBalance,
+    MoCo,
+    MTAdam,
+    PCGrad,
+    TrimmedMean,
+    UPGrad,
+)
 
 METHODS: dict[str, Callable[[], Balancer]] = {
+    "AdaTask": AdaTask,
+    "AlignedMTL": AlignedMTL,
+    "AlignedMTLUB": AlignedMTLUB,
+    "ConFIG": ConFIG,
+    "DBMTL": DBMTL,
+    "DualProj": DualProj,
     "Equal": Equal,
+    "ExcessMTL": ExcessMTL,
     "GradDrop": GradDrop,
+    "GradNorm": lambda: GradNorm(warmup=2),
     "MGDAUB": MGDAUB,
+    "MTAdam": MTAdam,
+    "MetaBalance": MetaBalance,
+    "MoCo": MoCo,
+    "NTKMTL": NTKMTL,
+    "NTKMTLSR": NTKMTLSR,
+    "PCD": PCD,
     "PCGrad": PCGrad,
+    "TrimmedMean": TrimmedMean,
+    "UPGrad": UPGrad,
     "UW": UW,
 }
