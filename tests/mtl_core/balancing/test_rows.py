@@ -153,16 +153,25 @@ def test_parameters_a_task_does_not_reach_are_zeros_of_its_row():
 
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_gramian_is_exact_whatever_the_matmul_precision(precision):
+@pytest.mark.parametrize("tasks", [1, 3, 25])
+def test_gramian_is_exact_whatever_the_matmul_precision(precision, tasks):
     torch.manual_seed(0)
-    rows = torch.randn(3, 300_000)
+    rows = torch.randn(tasks, 50_000)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         found = gramian(rows)
     finally:
         torch.set_float32_matmul_precision(before)
-    torch.testing.assert_close(found, rows.double() @ rows.double().T, rtol=1e-12, atol=1e-9)
+    wanted = rows.double() @ rows.double().T
+    assert found.dtype == torch.float64
+    assert (found - wanted).abs().max() < 1e-6 * wanted.diagonal().max()
+    assert torch.equal(found, found.T)
+
+
+def test_gramian_of_doubles_is_one_of_doubles():
+    rows = torch.randn(14, 70, dtype=torch.float64)
+    torch.testing.assert_close(gramian(rows), rows @ rows.T, rtol=1e-12, atol=1e-12)
 
 
 def test_combine_is_the_weighted_sum():
