@@ -1,10 +1,12 @@
 """Gradient surgery by projection."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.losses import Step
+from mtl_core.balancing.solvers import to_numpy
 
 
 def pcgrad_weights(gramian: Tensor, orders: Tensor) -> Tensor:
@@ -22,14 +24,22 @@ def pcgrad_weights(gramian: Tensor, orders: Tensor) -> Tensor:
     Returns:
         (T,) column sums of the coefficients, in the Gramian's type; their consensus gain is T.
     """
-    size = gramian.shape[0]
-    coefficients = torch.eye(size, dtype=gramian.dtype)
-    for i in range(size):
-        for j in orders[i].tolist():
-            inner = coefficients[i] @ gramian[:, j]
-            if j != i and inner < 0:
-                coefficients[i, j] -= inner / gramian[j, j]
-    return coefficients.sum(0)
+    inner = to_numpy(gramian)
+    visits = orders.numpy()
+    tasks = np.arange(len(inner))
+    coefficients = np.eye(len(inner))
+    products = inner.copy()  # of the projected rows with the rows
+    for at in visits.T:  # all tasks at once, each with the task whose turn it is
+        conflict = np.minimum(products[tasks, at], 0) * (at != tasks)
+        shares = conflict / inner[at, at]
+        coefficients[tasks, at] -= shares
+        products -= shares[:, None] * inner[at]
+    return torch.from_numpy(coefficients.sum(0)).to(gramian.dtype)
+
+
+def draw_orders(tasks: int, generator: torch.Generator) -> Tensor:
+    """An order of all tasks for each of them, (T, T) int64."""
+    return torch.rand(tasks, tasks, generator=generator, dtype=torch.float64).argsort(1)
 
 
 class PCGrad(GradientBalancer):
@@ -49,6 +59,4 @@ class PCGrad(GradientBalancer):
 
     def weigh(self, gramian: Tensor, losses: Tensor, step: Step) -> Tensor:
         """Weights for one random visiting order per task."""
-        size = gramian.shape[0]
-        orders = torch.stack([torch.randperm(size, generator=step.generator) for _ in range(size)])
-        return pcgrad_weights(gramian, orders)
+        return pcgrad_weights(gramian, draw_orders(len(gramian), step.generator))
