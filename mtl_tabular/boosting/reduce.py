@@ -33,7 +33,7 @@ def common_intercept(
         total, mass = reduce(np.array([targets @ weights, weights.sum()]))
         return loss.intercept(np.array([total / mass]), np.ones(1))
     K = max(2, loss.outputs)
-    return loss.intercept(np.arange(K), reduce(np.bincount(targets, weights, K)))
+    return loss.intercept(np.arange(K), reduce(np.bincount(targets, weights, K).astype(np.float64)))
 
 
 def task_rows(tasks: NDArray[np.int64], count: int, reduce: Reduce = alone) -> NDArray[np.int64]:
@@ -45,3 +45,20 @@ def task_rows(tasks: NDArray[np.int64], count: int, reduce: Reduce = alone) -> N
         reduce: sums over processes.
     """
     return reduce(np.bincount(tasks, minlength=count).astype(np.float64)).astype(np.int64)
+
+
+def balanced_weights(
+    weights: Floats, tasks: NDArray[np.int64], count: int, reduce: Reduce = alone
+) -> Floats:
+    """Weights (n,) with which every task that has rows weighs the same; their sum stays.
+
+    Args:
+        weights: (n,) positive.
+        tasks: (n,) of this process, in 0..T-1.
+        count: T.
+        reduce: sums over processes.
+    """
+    sums = reduce(np.bincount(tasks, weights, count).astype(np.float64))
+    share = sums.sum() / np.count_nonzero(sums)
+    balanced: Floats = weights * share / sums[tasks]
+    return balanced
