@@ -40,12 +40,12 @@ class ExcessMTL(JacobianBalancer):
     labels are noise stops getting weight when its gradients cease to help.
 
     During the first `warmup` updates of a task the weights stay and :math:`e^0` is averaged; the
-    paper takes three epochs, its code (and ``warmup: 0``) the first update. Roots are kept in
-    place of sums, whose range float32 does not hold, and the constant :math:`10^{-7}` under them is
-    left out, so weights depend on no loss's scale; the update is of degree one. Weights reach the
-    decoders: the paper weighs losses. LibMTL starts at weights of one each; TorchJD starts at 1/T as here and applies the raw :math:`e` in the first step if there is
-    no warm-up. Tasks absent from a batch keep their state, and their weight. State: one number a
-    parameter and task.
+    paper takes three epochs, its code (and ``warmup: 0``) the first update. Roots are kept in place
+    of sums, whose range float32 does not hold, and the constant :math:`10^{-7}` under them is left
+    out, so weights depend on no loss's scale; the update is of degree one. Weights reach the
+    decoders: the paper weighs losses. LibMTL starts at weights of one each; TorchJD starts at 1/T
+    as here and applies the raw :math:`e` in the first step if there is no warm-up. Tasks absent
+    from a batch keep their state, and their weight. State: one number a parameter and task.
 
     Args:
         eta: rate of the weights, positive. LibMTL's 0.01; TorchJD's 1 puts all weight on one task
