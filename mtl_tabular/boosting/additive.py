@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
-from mtl_tabular.boosting.blocks import TreeBlock
+from mtl_tabular.boosting.blocks import Rows, TreeBlock
+from mtl_tabular.boosting.boosters import TaskBoosters
+from mtl_tabular.boosting.forest import TaskForest
 from mtl_tabular.boosting.objectives import Floats, group_shares
 
 
@@ -64,6 +65,8 @@ class AdditiveModel:
         shared: parameters of XGBoost's trees for the shared block.
         grouped: likewise for the group blocks.
         own: likewise for the task blocks, one record a task.
+        together: whether the task blocks are a `TaskForest` where it has such trees, instead of a
+            booster of XGBoost each. Not for categorical features.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class AdditiveModel:
         shared: dict[str, Any],
         grouped: list[dict[str, Any]],
         own: list[dict[str, Any]],
+        together: bool = True,
     ) -> None:
         self.count, self.group_count = count, groups
         self.intercept = np.asarray(intercept, dtype=np.float64)
@@ -86,7 +90,11 @@ class AdditiveModel:
         self.rows = np.asarray(rows)
         self.shared = TreeBlock(shared, outputs=self.outputs)
         self.groups = [TreeBlock(p, outputs=self.outputs, origin=g) for g, p in enumerate(grouped)]
-        self.own = [TreeBlock(p, outputs=self.outputs) for p in own]
+        self.own: TaskForest | TaskBoosters
+        if together and all(TaskForest.supports(p) for p in own):
+            self.own = TaskForest(own, outputs=self.outputs)
+        else:
+            self.own = TaskBoosters(own, outputs=self.outputs)
 
     @property
     def theta(self) -> Floats:
@@ -101,8 +109,7 @@ class AdditiveModel:
     @property
     def rounds(self) -> tuple[int, int, int]:
         """Rounds of the shared block, of the groups, and of the task blocks (the longest)."""
-        own = max((block.rounds for block in self.own), default=0)
-        return self.shared.rounds, len(self.thetas) - 1, own
+        return self.shared.rounds, len(self.thetas) - 1, self.own.rounds
 
     def row_shares(self, tasks: NDArray[np.int64], theta: Floats | None = None) -> Floats:
         """π (n, G) of rows; unknown tasks (-1) get the mean over the training rows."""
@@ -116,8 +123,7 @@ class AdditiveModel:
         for block in self.groups:
             block.keep(groups)
         del self.thetas[groups + 1 :]
-        for block in self.own:
-            block.keep(own)
+        self.own.keep(own)
 
     def canonicalise(self) -> NDArray[np.int64]:
         """Order the groups by how many tasks lean to them most, ties by rows: an equal model.
@@ -140,7 +146,7 @@ class AdditiveModel:
 
     def margins(
         self,
-        matrix: xgb.DMatrix,
+        rows: Rows,
         tasks: NDArray[np.int64],
         start: tuple[int, int, int] = (0, 0, 0),
         stop: tuple[int, int, int] | None = None,
@@ -148,32 +154,25 @@ class AdditiveModel:
         """Scores of every block over a range of rounds (shared, groups, own).
 
         Args:
-            matrix: n rows that no block grows on.
+            rows: n rows that no block grows on.
             tasks: (n,) in 0..T-1, -1 where unknown.
             start: first rounds.
             stop: rounds before which to stop; None means all.
         """
         stop = self.rounds if stop is None else stop
-        groups = [block.part(matrix, start[1], stop[1]) for block in self.groups]
-        own = np.zeros((len(tasks), self.outputs), np.float32)
-        for r in np.unique(tasks):
-            if r >= 0 and self.own[r].rounds > start[2] and stop[2] > start[2]:
-                rows = np.flatnonzero(tasks == r)
-                part = matrix.slice(rows) if len(rows) < len(tasks) else matrix
-                own[rows] = self.own[r].part(part, start[2], stop[2])
-        return Margins(self.shared.part(matrix, start[0], stop[0]), np.stack(groups), own)
+        groups = [block.part(rows.matrix, start[1], stop[1]) for block in self.groups]
+        own = self.own.part(rows, tasks, start[2], stop[2])
+        return Margins(self.shared.part(rows.matrix, start[0], stop[0]), np.stack(groups), own)
 
-    def scores(self, matrix: xgb.DMatrix, tasks: NDArray[np.int64]) -> Floats:
+    def scores(self, rows: Rows, tasks: NDArray[np.int64]) -> Floats:
         """F (n, K) of all rounds."""
-        return self.margins(matrix, tasks).total(self.intercept, self.row_shares(tasks))
+        return self.margins(rows, tasks).total(self.intercept, self.row_shares(tasks))
 
-    def staged(
-        self, matrix: xgb.DMatrix, tasks: NDArray[np.int64], *, together: bool
-    ) -> Iterator[Floats]:
+    def staged(self, rows: Rows, tasks: NDArray[np.int64], *, together: bool) -> Iterator[Floats]:
         """F (n, K) after every round, with the shares that the round had.
 
         Args:
-            matrix: n rows.
+            rows: n rows.
             tasks: (n,).
             together: whether the blocks grew in turns (interleaved) or one after the other.
         """
@@ -186,7 +185,7 @@ class AdditiveModel:
             steps += [(n1, n2, k) for k in range(1, n3 + 1)]
         sum_ = Margins.zeros(len(tasks), self.group_count, self.outputs)
         for before, after in pairwise(steps):
-            new = self.margins(matrix, tasks, before, after)
+            new = self.margins(rows, tasks, before, after)
             sum_ = Margins(sum_.shared + new.shared, sum_.groups + new.groups, sum_.own + new.own)
             share = self.row_shares(tasks, self.thetas[after[1]])
             yield sum_.total(self.intercept, share)
@@ -199,7 +198,7 @@ class AdditiveModel:
             "rows": self.rows.tolist(),
             "shared": self.shared.state(),
             "groups": [block.state() for block in self.groups],
-            "own": [block.state() for block in self.own],
+            "own": self.own.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> Self:
@@ -217,6 +216,5 @@ class AdditiveModel:
         self.shared.restore(state["shared"])
         for block, saved in zip(self.groups, state["groups"], strict=True):
             block.restore(saved)
-        for block, saved in zip(self.own, state["own"], strict=True):
-            block.restore(saved)
+        self.own.restore(state["own"])
         return self

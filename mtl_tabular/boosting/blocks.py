@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
 from mtl_core.errors import ArgumentError
+from mtl_tabular.boosting.chunks import TaskChunk, task_chunks
 from mtl_tabular.boosting.matrix import row_matrix
 from mtl_tabular.boosting.objectives import Floats
 
@@ -126,6 +128,36 @@ class TreeBlock:
         return self
 
 
+class Rows(Protocol):
+    """Rows that trees are asked about."""
+
+    @property
+    def values(self) -> Floats:
+        """(n, F) float32, NaN where missing."""
+
+    @property
+    def matrix(self) -> xgb.DMatrix:
+        """The same as XGBoost takes them."""
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Features of rows whose targets are not known.
+
+    Args:
+        values: (n, F), NaN where missing.
+        kinds: ``q`` or ``c`` a feature.
+    """
+
+    values: Floats
+    kinds: tuple[str, ...]
+
+    @cached_property
+    def matrix(self) -> xgb.DMatrix:
+        """As XGBoost takes them."""
+        return row_matrix(self.values, self.kinds, 0)
+
+
 @dataclass(frozen=True)
 class RowSet:
     """Rows sorted by task, as trees and losses need them.
@@ -138,7 +170,7 @@ class RowSet:
         count: T.
         kinds: ``q`` or ``c`` a feature.
         max_bin: bins of a feature; 0 keeps exact values.
-        per_task: whether to make a matrix a task too.
+        per_task: whether tasks have blocks of their own.
     """
 
     values: Floats
@@ -149,27 +181,45 @@ class RowSet:
     kinds: tuple[str, ...]
     max_bin: int = 256
     per_task: bool = True
-    matrix: xgb.DMatrix = field(init=False)
     slices: dict[int, slice] = field(init=False)
-    task_matrices: dict[int, xgb.DMatrix] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Build the matrices."""
+        """Find every task's rows."""
         if len(self.tasks) and (np.diff(self.tasks) < 0).any():
             raise ArgumentError("tasks", "be in ascending order", self.tasks[:8].tolist())
-        kinds = list(self.kinds)
-        whole = row_matrix(self.values, kinds, self.max_bin)
         edges = np.searchsorted(self.tasks, np.arange(self.count + 1))
         slices = {r: slice(int(a), int(b)) for r, (a, b) in enumerate(pairwise(edges)) if b > a}
-        matrices = {}
-        if self.per_task:
-            matrices = {
-                r: xgb.DMatrix(self.values[rows], feature_types=kinds, enable_categorical=True)
-                for r, rows in slices.items()
-            }
-        object.__setattr__(self, "matrix", whole)
         object.__setattr__(self, "slices", slices)
-        object.__setattr__(self, "task_matrices", matrices)
+        object.__setattr__(self, "_chunks", {})
+
+    @cached_property
+    def matrix(self) -> xgb.DMatrix:
+        """All rows as XGBoost takes them."""
+        return row_matrix(self.values, self.kinds, self.max_bin)
+
+    @cached_property
+    def task_matrices(self) -> dict[int, xgb.DMatrix]:
+        """The rows of every task that has some."""
+        return {
+            r: row_matrix(np.array(self.values[rows]), self.kinds, 0)
+            for r, rows in self.slices.items()
+        }
+
+    def chunks(self, depth: int, least: int) -> list[TaskChunk]:
+        """The rows as the trees of all tasks grow on them together.
+
+        Args:
+            depth: of these trees.
+            least: rows that a task needs.
+        """
+        made: dict[tuple[int, int], list[TaskChunk]] = vars(self)["_chunks"]
+        if (depth, least) not in made:
+            made.clear()
+            made[depth, least] = task_chunks(
+                self.values, self.tasks, self.count, max_bin=self.max_bin or len(self),
+                depth=depth, least=least,
+            )  # fmt: skip
+        return made[depth, least]
 
     def __len__(self) -> int:
         """Number of rows."""

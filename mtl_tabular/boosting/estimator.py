@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -18,12 +17,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from mtl_core.atomic import atomic_write
 from mtl_core.errors import ArgumentError
 from mtl_tabular.boosting.additive import AdditiveModel
-from mtl_tabular.boosting.blocks import RowSet
+from mtl_tabular.boosting.blocks import FeatureRows, RowSet
 from mtl_tabular.boosting.device import check_device
 from mtl_tabular.boosting.holdout import hold_out
 from mtl_tabular.boosting.objectives import Floats, Loss
 from mtl_tabular.boosting.progress import ProgressBar
-from mtl_tabular.boosting.reduce import Reduce, alone, common_intercept, task_rows
+from mtl_tabular.boosting.reduce import Reduce, alone, balanced_weights, common_intercept, task_rows
 from mtl_tabular.boosting.report import block_gains, plot_task_scores, task_gains, task_report
 from mtl_tabular.boosting.rows import (
     add_task_features,
@@ -192,22 +191,19 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         targets = self._encode_targets(y)
         X, targets, weights, tasks = X[kept], targets[kept], weights[kept], tasks[kept]
         if self.task_balanced:
-            counts = np.bincount(tasks, weights, len(self.tasks_))
-            weights = weights * weights.sum() / (np.count_nonzero(counts) * counts[tasks])
+            weights = balanced_weights(weights, tasks, len(self.tasks_))
         held = np.zeros(len(X), dtype=bool)
         stops = self.early_stopping and not self.reference_mode
         if validation is None and (stops or self.schedule == "auto"):
             # By rank, numbers would give the extreme row of every task, or of none.
             strata = np.zeros(len(targets)) if self._numeric_targets() else targets
             held = hold_out(tasks, strata, fraction=self.validation_fraction, seed=self.seed_)
-        part = self._rows(X[~held], targets[~held], weights[~held], tasks[~held], settings)
+        part = self._rows(X[~held], targets[~held], weights[~held], tasks[~held])
         watched = None
         if validation is not None:
-            watched = self._validation_rows(validation, settings)
+            watched = self._validation_rows(validation)
         elif held.any():
-            watched = self._rows(
-                X[held], targets[held], weights[held], tasks[held], settings, held=True
-            )
+            watched = self._rows(X[held], targets[held], weights[held], tasks[held], held=True)
         self._train(settings, part, watched, going_on=going_on)
         return self
 
@@ -260,7 +256,8 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         if self.reference_mode:
             intercept = np.zeros_like(intercept)
         rows = task_rows(train.tasks, train.count, reduce)
-        return new_model(settings, rows, intercept, self.seed_)
+        categories = "c" in self.kinds_
+        return new_model(settings, rows, intercept, self.seed_, categories=categories)
 
     # Data.
 
@@ -288,7 +285,6 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         targets: NDArray[Any],
         weights: Floats,
         tasks: NDArray[np.int64],
-        settings: Settings,
         *,
         held: bool = False,
     ) -> RowSet:
@@ -300,10 +296,9 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return RowSet(
             values, targets[order], weights[order], tasks, len(self.tasks_),
             self.kinds_ + added, 0 if held or self.reference_mode else self.max_bin,
-            per_task=settings.per_task,
         )  # fmt: skip
 
-    def _validation_rows(self, validation: tuple[Any, Any, Any], settings: Settings) -> RowSet:
+    def _validation_rows(self, validation: tuple[Any, Any, Any]) -> RowSet:
         if len(validation) != 3:
             raise ArgumentError("validation", "be (X, y, task)", f"{len(validation)} entries")
         values, tasks = self._features(validation[0], validation[2])
@@ -311,7 +306,7 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             found = f"{int((tasks < 0).sum())} rows of others"
             raise ArgumentError("validation", "hold rows of the training's tasks only", found)
         targets = self._encode_targets(np.asarray(validation[1]))
-        return self._rows(values, targets, np.ones(len(tasks)), tasks, settings, held=True)
+        return self._rows(values, targets, np.ones(len(tasks)), tasks, held=True)
 
     def _features(self, X: Any, task: Any) -> tuple[Floats, NDArray[np.int64]]:
         """Features (n, F) and tasks (n,), -1 where unknown."""
@@ -331,22 +326,21 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             )
         return values, codes
 
-    def _matrix(self, X: Any, task: Any) -> tuple[xgb.DMatrix, NDArray[np.int64]]:
+    def _asked(self, X: Any, task: Any) -> tuple[FeatureRows, NDArray[np.int64]]:
         check_is_fitted(self, "model_")
         values, tasks = self._features(X, task)
         values, added = add_task_features(
             values.astype(np.float32), tasks, len(self.tasks_), self.task_feature
         )
-        kinds = list(self.kinds_ + added)
-        return xgb.DMatrix(values, feature_types=kinds, enable_categorical=True), tasks
+        return FeatureRows(values, self.kinds_ + added), tasks
 
     def _scores(self, X: Any, task: Any) -> Floats:
-        matrix, tasks = self._matrix(X, task)
-        return self.model_.scores(matrix, tasks)
+        rows, tasks = self._asked(X, task)
+        return self.model_.scores(rows, tasks)
 
     def _staged_scores(self, X: Any, task: Any) -> Iterator[Floats]:
-        matrix, tasks = self._matrix(X, task)
-        yield from self.model_.staged(matrix, tasks, together=self.plan_.interleaved)
+        rows, tasks = self._asked(X, task)
+        yield from self.model_.staged(rows, tasks, together=self.plan_.interleaved)
 
     # Reports.
 

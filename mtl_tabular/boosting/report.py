@@ -45,7 +45,7 @@ def task_report(
     )
     losses = np.full((model.count, len(STAGES)), np.nan)
     if held is not None:
-        margins = model.margins(held.matrix, held.tasks)
+        margins = model.margins(held, held.tasks)
         share = model.row_shares(held.tasks)
         scores = np.broadcast_to(model.intercept, margins.shared.shape)
         grouped = np.einsum("ng,gnk->nk", share, margins.groups)
@@ -83,7 +83,7 @@ def block_gains(model: AdditiveModel, features: list[str]) -> pd.DataFrame:
     columns = {"shared": model.shared.gains(count)}
     for g, block in enumerate(model.groups):
         columns[f"group_{g}"] = block.gains(count)
-    columns["own"] = sum((block.gains(count) for block in model.own), np.zeros(count))
+    columns["own"] = model.own.gains(count).sum(1)
     frame = pd.DataFrame(columns, index=pd.Index(features, name="feature"))
     total = float(frame.to_numpy().sum())
     return frame / total if total > 0 else frame
@@ -107,8 +107,7 @@ def task_gains(model: AdditiveModel, features: list[str], names: NDArray[Any]) -
     common = np.repeat(model.shared.gains(count)[:, None] / rows, model.count, 1)
     for g, block in enumerate(model.groups):
         common += block.gains(count)[:, None] * model.shares[None, :, g] / rows
-    own = np.stack([block.gains(count) for block in model.own], 1)
-    gains = common + own / np.maximum(model.rows, 1)
+    gains = common + model.own.gains(count) / np.maximum(model.rows, 1)
     totals = gains.sum(0)
     gains = np.divide(gains, totals, out=np.zeros_like(gains), where=totals > 0)
     return pd.DataFrame(gains, index=pd.Index(features, name="feature"), columns=names)

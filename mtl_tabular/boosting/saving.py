@@ -20,7 +20,7 @@ from mtl_tabular.data.schema import TableSchema
 
 Trees = TypeVar("Trees")
 
-FORMAT = "mtl-suite R-MTGB 1"
+FORMAT = "mtl-suite R-MTGB 2"
 TREES_FORMAT = "mtl-suite boosted trees 1"
 _NAMES = {
     "depth": "max_depth",
@@ -103,8 +103,9 @@ def restore_estimator(estimator: Any, state: dict[str, Any]) -> None:
     saved = state["model"]
     estimator.plan_ = settings.plan(watched=False, tasks=len(estimator.tasks_))
     model = new_model(
-        settings, np.array(saved["rows"]), np.array(saved["intercept"]), estimator.seed_
-    )
+        settings, np.array(saved["rows"]), np.array(saved["intercept"]), estimator.seed_,
+        categories="c" in estimator.kinds_,
+    )  # fmt: skip
     estimator.model_ = model.restore(saved)
     losses = state["held_out_losses"]
     estimator.held_out_losses_ = pd.Series(losses, name="held_out_loss", dtype=float)

@@ -194,7 +194,12 @@ def candidates(settings: Settings) -> dict[str, Settings]:
 
 
 def new_model(
-    settings: Settings, rows: NDArray[Any], intercept: Floats, seed: int
+    settings: Settings,
+    rows: NDArray[Any],
+    intercept: Floats,
+    seed: int,
+    *,
+    categories: bool = False,
 ) -> AdditiveModel:
     """A model before the first round.
 
@@ -203,6 +208,7 @@ def new_model(
         rows: (T,) training rows of every task.
         intercept: (K,).
         seed: of the logits' start and of samples.
+        categories: whether features are categorical; their task blocks are boosters of XGBoost.
     """
     return AdditiveModel(
         count=len(rows),
@@ -210,5 +216,6 @@ def new_model(
         intercept=intercept,
         theta=initial_theta(len(rows), settings.n_groups, seed),
         rows=rows,
+        together=not categories,
         **settings.trees(seed, rows, len(intercept)),
     )

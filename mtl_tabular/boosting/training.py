@@ -95,7 +95,7 @@ class Boosting:
         self.model, self.loss, self.plan, self.reduce = model, loss, plan, reduce
         self.train, self.held, self.callbacks = train, held, list(callbacks)
         self.margins = self._grown()
-        self.held_margins = None if held is None else model.margins(held.matrix, held.tasks)
+        self.held_margins = None if held is None else model.margins(held, held.tasks)
         self.score = self._total()
 
     def run(self) -> None:
@@ -163,7 +163,7 @@ class Boosting:
         if self.plan.patience and self.held is not None and waited and grown > done:
             self.model.keep(*best_rounds)
             self.margins = self._grown()
-            self.held_margins = self.model.margins(self.held.matrix, self.held.tasks)
+            self.held_margins = self.model.margins(self.held, self.held.tasks)
             self.score = self._total()
 
     def _mean(self, rows: RowSet, scores: Floats) -> float:
@@ -174,9 +174,7 @@ class Boosting:
     def _grown(self) -> Margins:
         """Scores on the training rows by the blocks' own caches."""
         model, train = self.model, self.train
-        own = np.zeros((len(train), model.outputs), np.float32)
-        for r, matrix in train.task_matrices.items():
-            own[train.slices[r]] = model.own[r].scores(matrix)
+        own = model.own.training_scores(train)
         groups = np.stack([block.scores(train.matrix) for block in model.groups])
         return Margins(model.shared.scores(train.matrix).copy(), groups, own)
 
@@ -259,14 +257,10 @@ class Boosting:
 
     def _grow_own(self) -> None:
         gradient, hessian = stage_derivatives(*self._derivatives())
-        for r, matrix in self.train.task_matrices.items():
-            rows, block = self.train.slices[r], self.model.own[r]
-            if rows.stop - rows.start < self.plan.min_task_rows:
-                continue
-            k = block.rounds
-            block.grow(matrix, gradient[rows], hessian[rows])
-            self.margins.own[rows] = block.scores(matrix)
-            if self.held is not None and self.held_margins is not None and r in self.held.slices:
-                held = self.held.task_matrices[r]
-                self.held_margins.own[self.held.slices[r]] += block.part(held, k, k + 1)
+        own, k = self.model.own, self.model.own.rounds
+        own.grow(
+            self.train, gradient, hessian, least=self.plan.min_task_rows, scores=self.margins.own
+        )
+        if self.held is not None and self.held_margins is not None:
+            self.held_margins.own[:] += own.part(self.held, self.held.tasks, k, k + 1)
         self.score = self._total()

@@ -5,11 +5,16 @@ import pytest
 import xgboost as xgb
 
 from mtl_tabular.boosting.additive import AdditiveModel, Margins
+from mtl_tabular.boosting.blocks import FeatureRows, RowSet
 
 PARAMETERS = {"max_depth": 2, "learning_rate": 0.5, "nthread": 1, "tree_method": "hist", "seed": 0}
 n, T = 120, 5
 X = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
 TASKS = np.sort(np.random.default_rng(1).integers(0, T, n))
+
+
+def asked(values):
+    return FeatureRows(values, ("q",) * 3)
 
 
 def model(groups=2, outputs=2, theta=None):
@@ -25,13 +30,13 @@ def model(groups=2, outputs=2, theta=None):
     for block in [made.shared, *made.groups]:
         for _ in range(2):
             block.grow(matrix, rng.normal(size=(n, outputs)), np.ones((n, outputs)))
-    for r, block in enumerate(made.own):
-        if r != 3:
-            rows = r == TASKS
-            block.grow(
-                xgb.DMatrix(X[rows]),
-                rng.normal(size=(rows.sum(), outputs)), np.ones((rows.sum(), outputs)),
-            )  # fmt: skip
+    rows = RowSet(X, np.zeros(n), np.ones(n), TASKS, T, ("q",) * 3)
+    made.own.grow(
+        rows, rng.normal(size=(n, outputs)), np.ones((n, outputs)),
+        least=1, scores=np.zeros((n, outputs), np.float32),
+    )  # fmt: skip
+    for tree in made.own.trees[0]:
+        tree.roots[3] = -1
     made.thetas += [made.theta + 0.1, made.theta + 0.3]
     return made
 
@@ -39,7 +44,7 @@ def model(groups=2, outputs=2, theta=None):
 @pytest.mark.parametrize("groups", [2, 4])
 def test_relabelled_groups_are_the_same_model(groups):
     """Property 2, with the largest group first afterwards."""
-    made, rows = model(groups), xgb.DMatrix(X)
+    made, rows = model(groups), asked(X)
     before = made.scores(rows, TASKS)
     staged = list(made.staged(rows, TASKS, together=False))
     made.canonicalise()
@@ -53,7 +58,7 @@ def test_relabelled_groups_are_the_same_model(groups):
 
 
 def test_swapping_two_groups_by_hand_changes_nothing():
-    made, rows = model(), xgb.DMatrix(X)
+    made, rows = model(), asked(X)
     before = made.scores(rows, TASKS)
     made.groups.reverse()
     made.thetas = [-theta for theta in made.thetas]
@@ -75,14 +80,14 @@ def test_ties_go_to_the_group_with_more_rows():
 def test_a_row_does_not_depend_on_the_others():
     """Property 4: neither rows nor tasks of the call matter, nor their order."""
     made = model()
-    whole = made.scores(xgb.DMatrix(X), TASKS)
+    whole = made.scores(asked(X), TASKS)
     for rows in (np.array([7]), np.flatnonzero(TASKS == 2), np.arange(n)[::-1]):
-        part = made.scores(xgb.DMatrix(X[rows]), TASKS[rows])
+        part = made.scores(asked(X[rows]), TASKS[rows])
         np.testing.assert_array_equal(part, whole[rows])
 
 
 def test_unknown_tasks_get_the_mean_share_and_no_block():
-    made, rows = model(), xgb.DMatrix(X)
+    made, rows = model(), asked(X)
     margins = made.margins(rows, TASKS)
     mean = np.average(made.shares, axis=0, weights=made.rows)
     expected = made.intercept + margins.shared + np.einsum("g,gnk->nk", mean, margins.groups)
@@ -94,14 +99,14 @@ def test_unknown_tasks_get_the_mean_share_and_no_block():
 
 @pytest.mark.parametrize(("together", "stages"), [(False, 5), (True, 2)])
 def test_the_last_stage_is_the_model(together, stages):
-    made, rows = model(), xgb.DMatrix(X)
+    made, rows = model(), asked(X)
     found = list(made.staged(rows, TASKS, together=together))
     assert len(found) == stages
     np.testing.assert_allclose(found[-1], made.scores(rows, TASKS), atol=1e-5)
 
 
 def test_forgetting_rounds():
-    made, rows = model(), xgb.DMatrix(X)
+    made, rows = model(), asked(X)
     stage = list(made.staged(rows, TASKS, together=False))[2]
     made.keep(2, 1, 0)
     assert made.rounds == (2, 1, 0)
@@ -109,7 +114,7 @@ def test_forgetting_rounds():
 
 
 def test_state_round_trip():
-    made, rows = model(), xgb.DMatrix(X)
+    made, rows = model(), asked(X)
     other = model(theta=np.zeros((T, 1))).restore(made.state())
     np.testing.assert_array_equal(other.scores(rows, TASKS), made.scores(rows, TASKS))
     assert other.rounds == made.rounds

@@ -28,11 +28,12 @@ def rows(loss, n=200, seed=0, held=False):
     return RowSet(X, y, np.ones(n), tasks, T, ("q",) * 3, 0 if held else 256)
 
 
-def empty(loss, train):
+def empty(loss, train, together=True):
     return AdditiveModel(
         count=T, groups=2, intercept=loss.intercept(train.targets, train.weights),
         theta=initial_theta(T, 2, 0), rows=np.bincount(train.tasks, minlength=T),
         shared=PARAMETERS, grouped=[PARAMETERS] * 2, own=[PARAMETERS] * T,
+        together=together,
     )  # fmt: skip
 
 
@@ -51,18 +52,19 @@ def test_the_training_loss_falls_with_every_block(loss, interleaved):
     assert boosting.held_out_loss() < 0.8 * before
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("loss", LOSSES, ids=IDS)
-def test_kept_sums_are_the_models_scores(loss):
+def test_kept_sums_are_the_models_scores(loss, together):
     """What the loop adds up round by round is what the trained model says of the same rows."""
     train, held = rows(loss), rows(loss, seed=1, held=True)
-    model = empty(loss, train)
+    model = empty(loss, train, together)
     boosting = Boosting(model, loss, Plan(rounds=(3, 6, 3)), train, held)
     boosting.run()
-    scores = model.scores(held.matrix, held.tasks)
+    scores = model.scores(held, held.tasks)
     value = float(loss.value(scores, held.targets).mean())
     assert boosting.held_out_loss() == pytest.approx(value, abs=1e-5)
     same = RowSet(train.values, train.targets, train.weights, train.tasks, T, ("q",) * 3, 0)
-    np.testing.assert_allclose(model.scores(same.matrix, same.tasks), boosting.score, atol=1e-4)
+    np.testing.assert_allclose(model.scores(same, same.tasks), boosting.score, atol=1e-4)
 
 
 def test_early_stopping_forgets_what_came_after_the_best():
@@ -79,14 +81,29 @@ def test_early_stopping_forgets_what_came_after_the_best():
     assert sum(boosting.model.rounds) < len(told) < 600
 
 
-def test_small_tasks_have_no_block():
+@pytest.mark.parametrize("loss", LOSSES, ids=IDS)
+def test_trees_that_grow_together_are_those_of_a_booster_a_task(loss):
+    train = rows(loss)
+    models = [empty(loss, train, together) for together in (False, True)]
+    for model in models:
+        Boosting(model, loss, Plan(rounds=(2, 2, 12)), train).run()
+    boosters, forest = (model.scores(rows(loss, held=True), train.tasks) for model in models)
+    np.testing.assert_allclose(forest, boosters, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_small_tasks_have_no_block(together):
     loss = Squared()
     train = rows(loss)
     counts = np.bincount(train.tasks)
     plan = Plan(rounds=(0, 0, 2), min_task_rows=int(counts.max()))
-    model = empty(loss, train)
-    Boosting(model, loss, plan, train).run()
-    assert [b.rounds for b in model.own] == [2 if c == counts.max() else 0 for c in counts]
+    model = empty(loss, train, together)
+    boosting = Boosting(model, loss, plan, train)
+    boosting.run()
+    assert model.own.rounds == 2
+    np.testing.assert_array_equal(
+        boosting.margins.own[:, 0] != 0, (counts == counts.max())[train.tasks]
+    )
 
 
 def test_no_held_out_rows_no_loss():

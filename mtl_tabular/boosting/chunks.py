@@ -1,0 +1,78 @@
+"""Training rows in chunks of tasks, each laid out so that its trees grow fast."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_tabular.boosting.growing import Chunk
+from mtl_tabular.boosting.grown import Ints
+from mtl_tabular.boosting.histograms import BinnedRows
+from mtl_tabular.boosting.sorted_columns import SortedColumns
+
+CHUNK_ROWS = 1 << 14
+"""Rows of a chunk of several tasks: working memory stays small, whatever the table."""
+
+
+@dataclass(frozen=True)
+class TaskChunk:
+    """Some tasks' rows.
+
+    Args:
+        tasks: (T,) of this chunk.
+        rows: (m,) of the table, a task's rows together.
+        layout: of these rows.
+    """
+
+    tasks: Ints
+    rows: Ints
+    layout: Chunk[Any]
+
+
+def task_chunks(
+    values: NDArray[np.float32],
+    tasks: NDArray[np.int64],
+    count: int,
+    *,
+    max_bin: int,
+    depth: int,
+    least: int = 1,
+) -> list[TaskChunk]:
+    """Chunks of all tasks that have enough rows, tasks of like size together.
+
+    Args:
+        values: (n, F) features, NaN where missing.
+        tasks: (n,) ascending in 0..T-1.
+        count: T.
+        max_bin: bins of a feature of a task at most.
+        depth: of the trees to grow.
+        least: rows that a task needs.
+    """
+    sizes = np.bincount(tasks, minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    order = np.argsort(-sizes, kind="stable")
+    order = order[sizes[order] >= max(least, 1)]
+    chunks = []
+    while len(order):
+        fitting = int(np.searchsorted(np.cumsum(sizes[order]), CHUNK_ROWS, side="right"))
+        chosen, order = np.split(order, [max(fitting, 1)])
+        chosen = np.sort(chosen)
+        own = sizes[chosen]
+        first = np.repeat(starts[chosen] - (np.cumsum(own) - own), own)
+        rows = first + np.arange(len(first))
+        columns = SortedColumns.of(values[rows], own, max_bin)
+        chunks.append(TaskChunk(chosen, rows, _laid_out(columns, depth)))
+    return chunks
+
+
+def _laid_out(columns: SortedColumns, depth: int) -> Chunk[Any]:
+    """The cheaper layout; both grow the same trees. Nanoseconds were measured."""
+    slots, rows = columns.order.shape
+    entries = slots * rows
+    cells = len(np.unique(columns.features)) + int(
+        sum(len(np.unique(bins)) for bins in columns.bins)
+    )
+    sorting = entries * (17 * depth + 15 * (depth - 1))
+    counting = entries * 5.5 * (depth + 1) + cells * (2**depth - 1) * 100
+    return BinnedRows.of(columns) if counting < sorting else columns
