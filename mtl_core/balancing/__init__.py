@@ -6,15 +6,23 @@ from mtl_core.balancing.aligned_mtl_ub import AlignedMTLUB
 from mtl_core.balancing.base import Balanceable, Balancer
 from mtl_core.balancing.border import Merged
 from mtl_core.balancing.config import ConFIG
+from mtl_core.balancing.cosmos import COSMOS
 from mtl_core.balancing.db_mtl import DBMTL
+from mtl_core.balancing.dtp import DTP
 from mtl_core.balancing.dualproj import DualProj
+from mtl_core.balancing.dwa import DWA
 from mtl_core.balancing.equal import Equal
 from mtl_core.balancing.excess_mtl import ExcessMTL
 from mtl_core.balancing.feature import FeatureBalancer
+from mtl_core.balancing.gls import GLS
+from mtl_core.balancing.go4align import GO4Align
 from mtl_core.balancing.graddrop import GradDrop
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.gradnorm import GradNorm
+from mtl_core.balancing.igb import IGB
+from mtl_core.balancing.imtll import IMTLL
 from mtl_core.balancing.jacobian import JacobianBalancer
+from mtl_core.balancing.ldc_mtl import LDCMTL
 from mtl_core.balancing.loop import Balanced
 from mtl_core.balancing.loss import LossBalancer
 from mtl_core.balancing.losses import Step, TaskLosses
@@ -24,20 +32,40 @@ from mtl_core.balancing.moco import MoCo
 from mtl_core.balancing.mtadam import MTAdam
 from mtl_core.balancing.ntkmtl import NTKMTL
 from mtl_core.balancing.ntkmtl_sr import NTKMTLSR
+from mtl_core.balancing.pbi import PBI
 from mtl_core.balancing.pcd import PCD
 from mtl_core.balancing.pcgrad import PCGrad
+from mtl_core.balancing.rlw import RLW
+from mtl_core.balancing.si import SI
 from mtl_core.balancing.stages import Stages
+from mtl_core.balancing.static import Static
+from mtl_core.balancing.stch import STCH
 from mtl_core.balancing.trimmed_mean import TrimmedMean
 from mtl_core.balancing.upgrad import UPGrad
 from mtl_core.balancing.uw import UW
+from mtl_core.balancing.uwo import UWO
+from mtl_core.balancing.uwso import UWSO
 
 __all__ = [
+    "COSMOS",
     "DBMTL",
+    "DTP",
+    "DWA",
+    "GLS",
+    "IGB",
+    "IMTLL",
+    "LDCMTL",
     "MGDAUB",
     "NTKMTL",
     "NTKMTLSR",
+    "PBI",
     "PCD",
+    "RLW",
+    "SI",
+    "STCH",
     "UW",
+    "UWO",
+    "UWSO",
     "AdaTask",
     "AlignedMTL",
     "AlignedMTLUB",
@@ -49,6 +77,7 @@ __all__ = [
     "Equal",
     "ExcessMTL",
     "FeatureBalancer",
+    "GO4Align",
     "GradDrop",
     "GradNorm",
     "GradientBalancer",
@@ -60,6 +89,7 @@ __all__ = [
     "MoCo",
     "PCGrad",
     "Stages",
+    "Static",
     "Step",
     "TaskLosses",
     "TrimmedMean",
