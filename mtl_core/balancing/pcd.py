@@ -80,8 +80,9 @@ class PCD(GradientBalancer):
     task without gradient takes no part. Fragile: jumps where constraints become contradictory,
     and near opposition, where a tiny direction is blown up to full length.
 
-    Degree one in the scale of the gradients. Decoders are not weighted. Tasks that agree give
-    :math:`g_p` as published, times T with ``scale: sum``.
+    Degree one in the scale of the gradients; the scale of another task's loss does not matter once
+    its average has followed. Decoders are not weighted. Tasks that agree give :math:`g_p` as
+    published, times T with ``scale: sum``.
 
     Args:
         primary: name of the primary task; empty takes the first.
