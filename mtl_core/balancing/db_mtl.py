@@ -56,7 +56,7 @@ class DBMTL(JacobianBalancer):
             raise ArgumentError("sigma", "not be negative", sigma)
         self.beta = beta
         self.sigma = sigma
-        self.log = log
+        self.logarithm = log  # Lightning puts a method `log` on every callback
         self.reset(0)
 
     def reset(self, entries: int) -> None:
@@ -83,14 +83,14 @@ class DBMTL(JacobianBalancer):
 
     def _slopes(self, losses: Tensor, step: Step) -> Tensor:
         """Derivatives (T,) of the transformed losses."""
-        if not self.log:
+        if not self.logarithm:
             return torch.ones_like(losses)
         require_positive(losses + _LOSS_FLOOR, step, "logarithms of losses")
         return 1 / (losses + _LOSS_FLOOR)
 
     def decoder_factors(self, losses: Tensor, step: Step) -> Tensor | None:
         """Slope of the logarithm."""
-        return self._slopes(losses, step) if self.log else None
+        return self._slopes(losses, step) if self.logarithm else None
 
     def update(self, rows: Tensor, losses: Tensor, step: Step) -> Update:
         """The direction, with the averages' weights for the log."""
