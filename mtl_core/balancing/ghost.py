@@ -19,6 +19,7 @@ from mtl_core.balancing.rows import (
     accumulate,
     combine,
     decoder_pass,
+    full_precision,
     gramian,
 )
 from mtl_core.errors import BalancerError
@@ -85,7 +86,7 @@ class Ghost:
         self._calls = []
         heard = {id(p) for module, _, _ in calls for p in (module.weight, module.bias)}
         others = [p for p in split.shared if id(p) not in heard]
-        buffer = self._buffer(others, len(entries))
+        self._prepare(others, len(entries))
         factors, aux_factor = step.factors(scaled)
         if step.aux is not None and step.aux.requires_grad:
             everything = [*split.shared, *split.all_own()]
@@ -96,46 +97,64 @@ class Ghost:
         at_cut, own = decoder_pass(step, factors, split)
         for entry in step.losses:
             accumulate(split.own[step.owner[entry]], own[entry])
+        self._walk(
+            calls,
+            step.features.tensors(),
+            [at_cut[e] for e in step.losses],
+            others,
+            [entries.index(e) for e in step.losses],
+            len(entries),
+        )
+
+    def _walk(
+        self,
+        calls: Sequence[tuple[nn.Linear, Tensor, Tensor]],
+        features: Sequence[Tensor],
+        gradients: Sequence[Sequence[Tensor | None]],
+        others: Sequence[nn.Parameter],
+        places: Sequence[int],
+        entries: int,
+    ) -> None:
+        """One vectorised walk of the trunk for the signals of all tasks."""
         outputs = [output for _, _, output in calls]
-        signals = [
-            torch.zeros(len(entries), *o.shape, dtype=torch.float32, device=o.device)
-            for o in outputs
-        ]
-        features = step.features.tensors()
-        for turn, entry in enumerate(step.losses):
-            reached = [
-                (f, g)
-                for f, g in zip(features, at_cut[entry], strict=True)
-                if g is not None and f.requires_grad
+        reached = [i for i, f in enumerate(features) if f.requires_grad]
+        found: Sequence[Tensor | None] = [None] * (len(outputs) + len(others))
+        if gradients and reached:
+            stacked = [
+                torch.stack(
+                    [torch.zeros_like(features[i]) if g[i] is None else g[i] for g in gradients]
+                )  # type: ignore[misc]
+                for i in reached
             ]
-            if not reached:
-                continue
             found = torch.autograd.grad(
-                [f for f, _ in reached],
+                [features[i] for i in reached],
                 [*outputs, *others],
-                [g for _, g in reached],
-                retain_graph=turn < len(step.losses) - 1,
+                stacked,
+                is_grads_batched=True,
                 allow_unused=True,
             )
-            place = entries.index(entry)
-            for signal, gradient in zip(signals, found, strict=False):
+        whole = list(places) == list(range(entries))
+        for (module, inputs, output), gradient in zip(calls, found, strict=False):
+            if gradient is not None and whole:
+                signal = gradient.float()
+            else:
+                signal = torch.zeros(entries, *output.shape, device=output.device)
                 if gradient is not None:
-                    signal[place] = gradient
-            if buffer is not None:
-                buffer.add(place, found[len(outputs) :])
-        for (module, inputs, _), signal in zip(calls, signals, strict=True):
+                    signal[list(places)] = gradient.float()
             layer = self._layers.setdefault(id(module), _Layer(module))
             layer.inputs.append(inputs.float().reshape(-1, module.in_features))
-            layer.signals.append(signal.reshape(len(entries), -1, module.out_features))
+            layer.signals.append(signal.reshape(entries, -1, module.out_features))
+        if self._others is not None:
+            rows = found[len(outputs) :]
+            for turn, place in enumerate(places):
+                self._others.add(place, [None if r is None else r[turn] for r in rows])
 
-    def _buffer(self, others: list[nn.Parameter], entries: int) -> RowBuffer | None:
+    def _prepare(self, others: list[nn.Parameter], entries: int) -> None:
+        known = None if self._others is None else [id(p) for p in self._others.parameters]
         if not others:
             self._others = None
-        elif self._others is None or [id(p) for p in others] != [
-            id(p) for p in self._others.parameters
-        ]:
+        elif known != [id(p) for p in others]:
             self._others = RowBuffer(others, entries)
-        return self._others
 
     def gramian(self, entries: Sequence[str], step: Step) -> Tensor:
         """Gramian (T, T) float64 of the window, of the entries in `step`, loss scale included."""
@@ -144,8 +163,9 @@ class Ghost:
             self._others.complete()
             total += gramian(self._others.rows)
         for layer in self._layers.values():
-            layer.inputs = [torch.cat(layer.inputs)]
-            layer.signals = [torch.cat(layer.signals, 1)]
+            if len(layer.inputs) > 1:
+                layer.inputs = [torch.cat(layer.inputs)]
+                layer.signals = [torch.cat(layer.signals, 1)]
             total += layer_gramian(layer.inputs[0], layer.signals[0], layer.module.bias is not None)
         return total[step.present][:, step.present]
 
@@ -157,7 +177,9 @@ class Ghost:
             step: the update.
         """
         for layer in self._layers.values():
-            signals = layer.signals[0][step.present.to(layer.signals[0].device)]
+            signals = layer.signals[0]
+            if len(step.present) < len(signals):
+                signals = signals[step.present.to(signals.device)]
             merged = torch.tensordot(weights.to(signals), signals, 1)
             module = layer.module
             for parameter, gradient in (
@@ -199,5 +221,7 @@ def layer_gramian(inputs: Tensor, signals: Tensor, bias: bool) -> Tensor:
                 rows = torch.cat([rows, signals.sum(1)], 1)
             return gramian(rows)
         kernel = inputs @ inputs.t() + float(bias)
-        passed = torch.matmul(kernel, signals).flatten(1)
-        return (signals.flatten(1).double() @ passed.double().t()).cpu()
+        left, right = signals.flatten(1), torch.matmul(kernel, signals).flatten(1)
+        if not full_precision(left):
+            left, right = left.double(), right.double()
+        return (left @ right.t()).double().cpu()

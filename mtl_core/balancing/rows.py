@@ -44,9 +44,7 @@ def gramian(rows: Tensor) -> Tensor:
     Returns:
         (T, T) float64 on the CPU; not finite where a row is not.
     """
-    count = len(rows)
-    exact = rows.dtype == torch.float32 and rows.device.type == "cpu"
-    single = exact and torch.get_float32_matmul_precision() == "highest"
+    count, single = len(rows), full_precision(rows)
     total = rows.new_zeros(count, count, dtype=torch.float64)
     parts = -(-count // _BLOCK)
     size = -(-count // max(1, parts))
@@ -59,6 +57,12 @@ def gramian(rows: Tensor) -> Tensor:
                     place = total[i * size : i * size + len(block)]
                     place[:, j * size : j * size + len(other)] += block @ other.t()
     return (total.tril() + total.tril(-1).t()).cpu()
+
+
+def full_precision(rows: Tensor) -> bool:
+    """Whether products of these rows are those of float32 and not of a shorter type."""
+    plain = rows.dtype == torch.float32 and rows.device.type == "cpu"
+    return plain and torch.get_float32_matmul_precision() == "highest"
 
 
 def combine(rows: Tensor, weights: Tensor) -> Tensor:
