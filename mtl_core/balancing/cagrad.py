@@ -95,7 +95,7 @@ def _search(inner: Floats, gains: Floats, radius: float) -> tuple[Floats, bool]:
     if is_stationary(inner, hull, tolerance=_CANCEL):
         high = 0.0
         start = minimise_nonnegative(inner, -gains)
-        if _length(inner, start) <= radius:
+        if _length(inner, start) <= radius * (1 + 1e-9):
             return start, True
     goal, best = high, np.zeros_like(gains)
     for _ in range(60):

@@ -53,7 +53,7 @@ def gradvac_weights(gramian: Tensor, orders: Tensor, targets: Tensor) -> tuple[T
         cosine = np.minimum(np.maximum(products[tasks, at] / own, -1.0), 1.0)
         goal = wanted[tasks, at]
         low = seen & (cosine < goal)
-        across, free = 1 - cosine * cosine, 1 - goal * goal
+        across, free = 1 - cosine * cosine, np.maximum(1 - goal * goal, 1e-100)
         added = np.where(low, own * (goal * np.sqrt(across / free) - cosine), 0.0)
         cosines[tasks, at] = np.where(seen, cosine, np.nan)
         coefficients[tasks, at] += added

@@ -1,42 +1,26 @@
 import pytest
 import torch
+from gramian_laws import A
+from toys import fit, toy_module
 
-from mtl_core.balancing import MGDAUB
-
-
-def merged(rows: torch.Tensor, **kwargs):
-    balancer = MGDAUB(**kwargs)
-    balancer.entries = tuple("abcdef"[: len(rows)])
-    return balancer.merge(rows, torch.ones(len(rows)), balancer.step(balancer.entries))
+from mtl_core.balancing import MGDA, MGDAUB, Stages
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_update_is_common_descent_direction(seed):
-    rows = torch.randn(4, 9, generator=torch.Generator().manual_seed(seed))
-    found = merged(rows, scale="paper")
-    assert torch.all(rows @ found.gradient >= found.gradient @ found.gradient - 1e-5)
-    torch.testing.assert_close(found.weights.sum(), found.weights.new_tensor(1.0))
+def test_is_mgda_with_stages():
+    assert MGDAUB().stages == Stages(gram="feature", weight_decoders=True)
+    stages = Stages(gram="feature", weight_decoders=True, row_scale="l2")
+    assert torch.equal(fit(MGDAUB(stages=stages)), fit(MGDA(stages=stages)))
+    torch.testing.assert_close(MGDAUB().solve(A @ A.T), MGDA().solve(A @ A.T))
 
 
-@pytest.mark.parametrize(("scale", "gain"), [("sum", 3.0), ("paper", 1.0)])
-def test_consensus_gain(scale, gain):
-    row = torch.randn(7)
-    found = merged(row.expand(3, 7), scale=scale)
-    torch.testing.assert_close(found.gradient, gain * row)
+def test_differs_from_the_gramian_of_the_parameters():
+    assert not torch.allclose(fit(MGDAUB()), fit(MGDA()))
 
 
-def test_l2_ignores_the_size_of_gradients():
-    torch.manual_seed(0)
-    rows = torch.randn(3, 9)
-    factors = torch.tensor([[1.0], [100.0], [0.01]])
-    one = merged(rows, normalise="l2").gradient
-    two = merged(rows * factors, normalise="l2").gradient
-    torch.testing.assert_close(one / one.norm(), two / two.norm(), atol=1e-4, rtol=1e-4)
-
-
-def test_task_without_gradient_is_left_out():
-    rows = torch.tensor([[1.0, 0], [0, 0], [0, 1]])
-    found = merged(rows, scale="paper")
-    torch.testing.assert_close(found.gradient, torch.tensor([0.5, 0.5]))
-    assert merged(torch.zeros(2, 3)).gradient.tolist() == [0.0] * 3
-    assert merged(torch.tensor([[3.0, 4]])).gradient.tolist() == [3.0, 4.0]
+@pytest.mark.parametrize("weight_decoders", [True, False])
+def test_weights_lie_on_the_simplex_times_the_tasks_present(weight_decoders):
+    balancer = MGDAUB(stages=Stages(gram="feature", weight_decoders=weight_decoders))
+    fit(balancer, module=toy_module(), max_steps=1)
+    weights = [w for w in balancer.weights.values() if w == w]
+    assert sum(weights) == pytest.approx(len(weights))
+    assert min(weights) >= 0
