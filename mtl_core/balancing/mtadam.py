@@ -51,9 +51,10 @@ class MTAdam(TaskAdam):
     ) -> None:
         if not 0 <= beta_norm < 1:
             raise ArgumentError("beta_norm", "lie in [0, 1)", beta_norm)
+        super().__init__(betas=betas, eps=eps, seed=seed)
         self.ranks = Preference(ranks, argument="ranks")
         self.beta_norm = beta_norm
-        super().__init__(betas=betas, eps=eps, seed=seed)
+        self._lengths = torch.zeros(0, 0, dtype=torch.float64)
 
     def reset(self, entries: int) -> None:
         """No moments or lengths; check that ranks name entries of this run."""

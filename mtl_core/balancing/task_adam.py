@@ -39,7 +39,7 @@ class TaskAdam(JacobianBalancer):
             raise ArgumentError("eps", "be positive", eps)
         self.betas = betas
         self.eps = eps
-        self.reset(0)
+        TaskAdam.reset(self, 0)
 
     def reset(self, entries: int) -> None:
         """No moments."""
