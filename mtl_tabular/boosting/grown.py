@@ -90,7 +90,7 @@ def _whole_numbers(values: Floats, sizes: Ints) -> tuple[Ints, NDArray[np.float6
 
 @dataclass
 class Grown:
-    """Trees of several tasks as one table of nodes; children of node i are at ``left[i]`` and after.
+    """Trees of several tasks as one table of nodes; a right child follows its sibling.
 
     Args:
         roots: (T,) node of every task's root, -1 where it has no tree.

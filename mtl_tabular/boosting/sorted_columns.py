@@ -231,9 +231,10 @@ class Scan:
         goes_left = np.arange(n) <= place[self.node_of]
         threshold = columns.upper[slot, columns.bins[slot, row[place]] % MISSING]
         if back.any():
-            assert found.gone is not None and found.lost is not None
-            G, H = (a + np.where(back, lost[0], 0) for a, lost in zip((G, H), found.lost,
-                                                                      strict=True))  # fmt: skip
+            assert found.gone is not None
+            assert found.lost is not None
+            G = G + np.where(back, found.lost[0][0], 0)
+            H = H + np.where(back, found.lost[1][0], 0)
             goes_left |= back[self.node_of] & found.gone[0]
             after = columns.bins[slot[back], row[place[back] + 1]]
             threshold[back] = columns.lower[slot[back], after]

@@ -94,6 +94,7 @@ class Boosting:
     ) -> None:
         self.model, self.loss, self.plan, self.reduce = model, loss, plan, reduce
         self.train, self.held, self.callbacks = train, held, list(callbacks)
+        self._row_shares: dict[int, tuple[Floats, Floats]] = {}
         self.margins = self._grown()
         self.held_margins = None if held is None else model.margins(held, held.tasks)
         self.score = self._total()
@@ -128,8 +129,16 @@ class Boosting:
         """Weighted mean over the held-out rows, NaN where there are none."""
         if self.held is None or self.held_margins is None:
             return float("nan")
-        share = self.model.row_shares(self.held.tasks)
+        share = self._shares(self.held)
         return self._mean(self.held, self.held_margins.total(self.model.intercept, share))
+
+    def _shares(self, rows: RowSet) -> Floats:
+        """π (n, G) of rows, worked out once a θ."""
+        theta, shares = self._row_shares.get(id(rows), (None, None))
+        if shares is None or theta is not self.model.theta:
+            theta, shares = self.model.theta, self.model.row_shares(rows.tasks)
+            self._row_shares[id(rows)] = theta, shares
+        return shares
 
     # ------------------------------------------------------------------ loops
 
@@ -148,10 +157,10 @@ class Boosting:
             grow()
             grown = k
             held = self.held_out_loss()
-            told = Round(
-                block=name, round=k, rounds=rounds, loss=self._mean(self.train, self.score),
-                held_out=held,
-            )  # fmt: skip
+            loss = float("nan")
+            if self.callbacks or self.reduce is not alone:  # nobody else asks for it
+                loss = self._mean(self.train, self.score)
+            told = Round(block=name, round=k, rounds=rounds, loss=loss, held_out=held)
             stop = sum(bool(callback(told)) for callback in self.callbacks) > 0
             if not held >= best:
                 best, best_rounds, waited = held, self.model.rounds, 0
@@ -179,7 +188,7 @@ class Boosting:
         return Margins(model.shared.scores(train.matrix).copy(), groups, own)
 
     def _total(self) -> Floats:
-        share = self.model.row_shares(self.train.tasks)
+        share = self._shares(self.train)
         return self.margins.total(self.model.intercept, share)
 
     # ------------------------------------------------------------------ rounds
@@ -206,7 +215,7 @@ class Boosting:
         self.score = self._total()
 
     def _grow_groups(self) -> None:
-        model, share = self.model, self.model.row_shares(self.train.tasks)
+        model, share = self.model, self._shares(self.train)
         theta = self._reference_theta() if self.plan.reference else None
         derivatives = self._derivatives()
         order = sorted(range(model.group_count), key=lambda g: -model.groups[g].origin)
