@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mtl_core.balancing.feature import FeatureBalancer, Merged
+from mtl_core.balancing.border import Merged
+from mtl_core.balancing.feature import FeatureBalancer
 from mtl_core.balancing.losses import Step
 from mtl_core.balancing.ntkmtl import ntk_weights
 from mtl_core.balancing.ranks import sum_over_ranks, world_size

@@ -50,7 +50,8 @@ class RowState:
 
 def row_norms(rows: Tensor) -> Tensor:
     """Lengths (T,) of rows (T, n), float64 on their device: squares do not under- or overflow."""
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    found: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return found
 
 
 def state_of(states: Sequence[RowState]) -> list[Tensor]:
