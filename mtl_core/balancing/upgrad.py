@@ -24,8 +24,7 @@ def upgrad_weights(gramian: Tensor, preference: Tensor, *, regularisation: float
         (T,) weights; their consensus gain is the sum of the preference.
     """
     starts = torch.diag(preference)
-    projected = [dual_cone_weights(gramian, u, regularisation=regularisation) for u in starts]
-    return torch.stack(projected).sum(0)
+    return dual_cone_weights(gramian, starts, regularisation=regularisation).sum(0)
 
 
 class UPGrad(GradientBalancer):
