@@ -18,8 +18,8 @@ def cosmos_weights(losses: Tensor, preference: Tensor, penalty: float) -> Tensor
 
     Example:
         >>> import torch
-        >>> cosmos_weights(torch.ones(2), torch.tensor([0.5, 0.5]), 8.0).tolist()
-        [0.5, 0.5]
+        >>> cosmos_weights(torch.ones(2), torch.tensor([0.5, 0.5]), 8.0)
+        tensor([0.5000, 0.5000])
     """
     length = losses.norm()
     if not length > 0:

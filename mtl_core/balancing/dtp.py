@@ -28,7 +28,7 @@ def dtp_weights(scores: Tensor, gamma: float) -> Tensor:
         >>> dtp_weights(torch.tensor([0.5, 1.0]), 1.0)
         tensor([0.3466, 0.0000])
     """
-    return ((1 - scores) ** gamma * -scores.log()).clamp_min(0)
+    return (1 - scores) ** gamma * (1 / scores).log()
 
 
 class DTP(LossBalancer):
@@ -60,7 +60,7 @@ class DTP(LossBalancer):
         >>> balancer = DTP()
         >>> balancer.start(("a", "b"))
         >>> balancer.observe({"a": 0.5, "b": 1.0})
-        >>> balancer.weigh(torch.ones(2), balancer.step(("a", "b"))).tolist()
+        >>> balancer.weigh(torch.ones(2).double(), balancer.step(("a", "b"))).tolist()
         [2.0, 0.0]
     """
 

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from scalarise import slopes
+from torchjd import scalarization
 
 from mtl_core.balancing import UW
-from mtl_core.errors import ArgumentError
+from mtl_core.errors import ArgumentError, UnknownNameError
 
 
 def started(**kwargs) -> UW:
@@ -59,3 +61,42 @@ def test_state_round_trip():
 def test_bad_rate():
     with pytest.raises(ArgumentError, match="lr must be positive, found 0"):
         UW(lr=0)
+
+
+def test_papers_form_ends_at_the_same_weights():
+    """Classification: s ends at log 2ℓ, of which the weight is again 1 / 2ℓ."""
+    kinds = {"a": "regression", "b": "classification", "c": "classification"}
+    balancer = UW(lr=0.05, form="paper", kinds=kinds)
+    balancer.start(("a", "b", "c"))
+    losses = torch.tensor([0.1, 1.0, 4.0], dtype=torch.float64)
+    first = balancer.weigh(losses, balancer.step(balancer.entries))
+    assert first.tolist() == [0.5, 1.0, 1.0]
+    for _ in range(2500):
+        balancer.advance(losses, balancer.step(balancer.entries))
+    expected = (losses * torch.tensor([1.0, 2.0, 2.0])).log()
+    torch.testing.assert_close(balancer.scalars.values, expected, atol=1e-3, rtol=0)
+    weights = balancer.weigh(losses, balancer.step(balancer.entries))
+    torch.testing.assert_close(weights, 0.5 / losses, rtol=2e-3, atol=0)
+
+
+def test_agrees_with_torchjd():
+    balancer, peer = UW(init=0.4), scalarization.UW(3).double()
+    balancer.start(("a", "b", "c"))
+    peer.log_var.data.fill_(0.4)
+    losses = torch.tensor([0.1, 1.0, 4.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        balancer.weigh(losses, balancer.step(balancer.entries)), slopes(peer, losses)
+    )
+
+
+def test_bad_kinds():
+    with pytest.raises(UnknownNameError, match=r"kinds\['a'\]"):
+        UW(form="paper", kinds={"a": "ranking"})
+    with pytest.raises(UnknownNameError, match="form"):
+        UW(form="full")
+    with pytest.raises(ArgumentError, match="kinds must be empty with form: half"):
+        UW(kinds={"a": "regression"})
+    with pytest.raises(ArgumentError, match=r"every task with form: paper \(b missing\)"):
+        UW(form="paper", kinds={"a": "regression"}).start(("a", "b"))
+    with pytest.raises(ArgumentError, match="init must be finite"):
+        UW(init=float("inf"))
