@@ -1,7 +1,9 @@
 """Training rows in chunks of tasks, each laid out so that its trees grow fast."""
 
+import pickle
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +11,32 @@ from numpy.typing import NDArray
 from mtl_tabular.boosting.growing import Chunk
 from mtl_tabular.boosting.grown import Ints
 from mtl_tabular.boosting.histograms import BinnedRows
+from mtl_tabular.boosting.matrix import taken
 from mtl_tabular.boosting.sorted_columns import SortedColumns
 
 CHUNK_ROWS = 1 << 14
 """Rows of a chunk of several tasks: working memory stays small, whatever the table."""
 
 
+class TaskChunk(Protocol):
+    """Some tasks' rows."""
+
+    @property
+    def tasks(self) -> Ints:
+        """(T,) of this chunk."""
+
+    @property
+    def rows(self) -> Ints:
+        """(m,) of the table, a task's rows together."""
+
+    @property
+    def layout(self) -> Chunk[Any]:
+        """Of these rows."""
+
+
 @dataclass(frozen=True)
-class TaskChunk:
-    """Some tasks' rows.
+class HeldChunk:
+    """Some tasks' rows in memory.
 
     Args:
         tasks: (T,) of this chunk.
@@ -28,6 +47,28 @@ class TaskChunk:
     tasks: Ints
     rows: Ints
     layout: Chunk[Any]
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """Some tasks' rows on the disk, read anew whenever their trees grow.
+
+    Args:
+        tasks: (T,) of this chunk.
+        rows: (m,) of the table, a task's rows together.
+        path: of a file that this process has written.
+    """
+
+    tasks: Ints
+    rows: Ints
+    path: Path
+
+    @property
+    def layout(self) -> Chunk[Any]:
+        """Of these rows."""
+        with self.path.open("rb") as file:
+            found: Chunk[Any] = pickle.load(file)
+        return found
 
 
 def task_chunks(
@@ -42,7 +83,8 @@ def task_chunks(
     """Chunks of all tasks that have enough rows, tasks of like size together.
 
     Args:
-        values: (n, F) features, NaN where missing.
+        values: (n, F) features, NaN where missing. Of those mapped from a file chunks are stored
+            beside it.
         tasks: (n,) ascending in 0..T-1.
         count: T.
         max_bin: bins of a feature of a task at most.
@@ -53,7 +95,7 @@ def task_chunks(
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] >= max(least, 1)]
-    chunks = []
+    chunks: list[TaskChunk] = []
     while len(order):
         fitting = int(np.searchsorted(np.cumsum(sizes[order]), CHUNK_ROWS, side="right"))
         chosen, order = np.split(order, [max(fitting, 1)])
@@ -61,8 +103,14 @@ def task_chunks(
         own = sizes[chosen]
         first = np.repeat(starts[chosen] - (np.cumsum(own) - own), own)
         rows = first + np.arange(len(first))
-        columns = SortedColumns.of(values[rows], own, max_bin)
-        chunks.append(TaskChunk(chosen, rows, _laid_out(columns, depth)))
+        layout = _laid_out(SortedColumns.of(taken(values, rows), own, max_bin), depth)
+        if isinstance(values, np.memmap):
+            path = Path(f"{values.filename}.chunk{len(chunks)}")
+            with path.open("wb") as file:
+                pickle.dump(layout, file, protocol=pickle.HIGHEST_PROTOCOL)
+            chunks.append(StoredChunk(chosen, rows, path))
+        else:
+            chunks.append(HeldChunk(chosen, rows, layout))
     return chunks
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mtl_tabular.boosting.blocks import Rows, RowSet
 from mtl_tabular.boosting.grown import Grown, Ints, Rounded, TreeRules
+from mtl_tabular.boosting.matrix import taken
 from mtl_tabular.boosting.objectives import Floats
 
 KNOWN = frozenset(
@@ -137,7 +138,7 @@ class TaskForest:
             flat = self._flattened(start, stop, k)
             for a in range(0, len(known), step):
                 some = known[a : a + step]
-                scores[some, k] = flat.scores(rows.values[some], tasks[some])
+                scores[some, k] = flat.scores(taken(rows.values, some), tasks[some])
         return scores
 
     def _flattened(self, start: int, stop: int, output: int) -> "_Flat":

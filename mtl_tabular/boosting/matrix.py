@@ -75,6 +75,21 @@ def row_matrix(values: NDArray[Any], kinds: Sequence[str], max_bin: int) -> xgb.
     return xgb.DMatrix(values, feature_types=list(kinds), enable_categorical=True)
 
 
+def taken(values: Any, rows: NDArray[np.int64]) -> Any:
+    """Some rows of an array. Of a mapped one no page stays in memory: it is mapped anew.
+
+    Args:
+        values: (n, F).
+        rows: positions.
+    """
+    if isinstance(values, np.memmap):
+        again = np.memmap(
+            str(values.filename), values.dtype, "r", values.offset, shape=values.shape
+        )
+        return np.array(again[rows])
+    return values[rows]
+
+
 @dataclass(frozen=True)
 class Columns:
     """Rows of features with the kind of every column.
