@@ -178,18 +178,15 @@ class Chunk(ABC, Generic[L]):
             if depth + 1 == rules.max_depth:
                 break
             sizes = np.bincount(of_row, left, len(won)).astype(np.int64)
-            pairs = [
-                np.stack([part, whole[won] - part])
-                for part, whole in zip(
-                    (sizes, *left_sums), (level.size, level.gradient, level.hessian), strict=True
-                )
-            ]
-            heavy = pairs[2] * derivatives.hessian_unit[task] >= 2 * rules.min_child_weight
-            live = heavy & (pairs[0] >= 2)
+            size = np.stack([sizes, level.size[won] - sizes])
+            G = np.stack([left_sums[0], level.gradient[won] - left_sums[0]])
+            H = np.stack([left_sums[1], level.hessian[won] - left_sums[1]])
+            heavy = H * derivatives.hessian_unit[task] >= 2 * rules.min_child_weight
+            live = heavy & (size >= 2)
             if not live.any():
                 break
             kids = Children(
-                won, np.stack([first, first + 1]), task, *pairs, live, row, of_row, left
+                won, np.stack([first, first + 1]), task, size, G, H, live, row, of_row, left
             )
             level = self._divide(level, derivatives, best, kids)
         return nodes.finish(learning_rate), leaf

@@ -232,8 +232,9 @@ class Nodes:
         Args:
             learning_rate: (T,) of every task.
         """
-        task, G, H = (np.concatenate(p) for p in (self.task, self.gradient, self.hessian))
-        G, H = G * self.units.gradient_unit[task], H * self.units.hessian_unit[task]
+        task = np.concatenate(self.task)
+        G = np.concatenate(self.gradient) * self.units.gradient_unit[task]
+        H = np.concatenate(self.hessian) * self.units.hessian_unit[task]
         rules = self.rules
         allowed = (rules.min_child_weight <= H) & (H > 0)
         value = np.zeros(len(G))

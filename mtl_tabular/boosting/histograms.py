@@ -6,7 +6,7 @@ smaller is counted, the other is the difference.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class BinnedRows(Chunk["BinnedLevel"]):
         opens = bins == np.arange(m)
         counts = np.add.reduceat(opens.astype(np.int64), starts, axis=1)
         gone = bins == MISSING
-        missing = np.logical_or.reduceat(gone, starts, axis=1)
+        missing: NDArray[np.bool_] = np.add.reduceat(gone.astype(np.int64), starts, axis=1) > 0
         used = (counts > 1) | ((counts == 1) & missing)
         lengths = np.where(used, counts + missing, 0)
         begins = np.cumsum(lengths, 0) - lengths
@@ -223,7 +223,7 @@ class BinnedRows(Chunk["BinnedLevel"]):
     def _divide(
         self, level: BinnedLevel, derivatives: Rounded, best: Best, kids: Children
     ) -> BinnedLevel:
-        some = kids.live.any(0)
+        some: NDArray[np.bool_] = kids.live[0] | kids.live[1]
         parents = np.flatnonzero(some)
         number = np.cumsum(some) - 1
         small_left = kids.size[0] <= kids.size[1]
@@ -244,7 +244,7 @@ class BinnedRows(Chunk["BinnedLevel"]):
         # The smaller children first, then the larger ones.
         which = np.stack([np.where(small_left, 0, 1), np.where(small_left, 1, 0)])[:, parents]
 
-        def arranged(pairs: NDArray[np.generic]) -> NDArray[np.generic]:
+        def arranged(pairs: NDArray[Any]) -> NDArray[Any]:
             return np.take_along_axis(pairs[:, parents], which, 0).ravel()
 
         return BinnedLevel(

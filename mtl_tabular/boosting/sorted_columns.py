@@ -35,7 +35,7 @@ class SortedColumns(Chunk["SortedLevel"]):
         order: (S, m) rows by task and value, missing values last in their task.
         bins: (S, m) of every row (not sorted): place in `order` where its bin begins, `MISSING` of
             missing values.
-        lower: (S, m) by place, least value of the bin.
+        lower: (S, m) by place, least value of the bin; (S, 0) where no value is missing.
         upper: (S, m) by place, least value of the next bin of the task, `TOP` after its last one.
         tied: (S,) slots where several rows of a task have one bin.
         missing: (S,) slots with missing values.
@@ -72,13 +72,15 @@ class SortedColumns(Chunk["SortedLevel"]):
         slots = max(1, int(varied.sum(0).max(initial=1)))
         features = np.argsort(~varied, axis=0, kind="stable")[:slots]
         chosen = np.repeat(features, sizes, axis=1)
-        order, bins, lower, upper = (
-            np.take_along_axis(a, chosen, 0) for a in (order, bins, lower, upper)
-        )
+        order = np.take_along_axis(order, chosen, 0)
+        bins = np.take_along_axis(bins, chosen, 0)
+        upper = np.take_along_axis(upper, chosen, 0)
+        missing = (bins == MISSING).any(1)
+        lower = np.take_along_axis(lower, chosen, 0) if missing.any() else upper[:, :0].copy()
         by_row = np.empty_like(bins)
         np.put_along_axis(by_row, order, bins, 1)
         tied = (bins != np.arange(m)).any(1)
-        return cls(sizes, features, order, by_row, lower, upper, tied, (bins == MISSING).any(1))
+        return cls(sizes, features, order, by_row, lower, upper, tied, missing)
 
     def _root(self, derivatives: Rounded, level: Level) -> "SortedLevel":
         return SortedLevel(**vars(level), order=self.order)
@@ -254,7 +256,8 @@ class Scan:
             tied: whether rows share bins.
         """
         g, h = self.derivatives.gradient, self.derivatives.hessian
-        G, H = self._running(g, order, self.base), self.counts[None]
+        G = self._running(g, order, self.base)
+        H: Floats = self.counts[None]
         if h is not None:
             H = self._running(h, order, self.hessian_base)
         if not missing and not tied:
