@@ -41,13 +41,21 @@ class DBMTL(JacobianBalancer):
         beta: share of the former average in the new one, in [0, 1).
         sigma: :math:`\sigma`, not negative.
         log: whether log losses are balanced, or the losses themselves.
+        weight_decoders: whether decoders get the gradient of the log loss too. Has to be false for
+            tasks with groups.
         seed: unused; every balancer has one.
     """
 
     source = "Lin et al., Neural Networks 2026"
 
     def __init__(
-        self, *, beta: float = 0.9, sigma: float = 0.0, log: bool = True, seed: int = 0
+        self,
+        *,
+        beta: float = 0.9,
+        sigma: float = 0.0,
+        log: bool = True,
+        weight_decoders: bool = True,
+        seed: int = 0,
     ) -> None:
         super().__init__(seed=seed)
         if not 0 <= beta < 1:
@@ -57,6 +65,7 @@ class DBMTL(JacobianBalancer):
         self.beta = beta
         self.sigma = sigma
         self.logarithm = log  # Lightning puts a method `log` on every callback
+        self.weight_decoders = weight_decoders
         self.reset(0)
 
     def reset(self, entries: int) -> None:
@@ -90,7 +99,9 @@ class DBMTL(JacobianBalancer):
 
     def decoder_factors(self, losses: Tensor, step: Step) -> Tensor | None:
         """Slope of the logarithm."""
-        return self._slopes(losses, step) if self.logarithm else None
+        if not self.logarithm or not self.weight_decoders:
+            return None
+        return self._slopes(losses, step)
 
     def update(self, rows: Tensor, losses: Tensor, step: Step) -> Update:
         """The direction, with the averages' weights for the log."""

@@ -26,8 +26,10 @@ def excess_risks(jacobian: Tensor, roots: Tensor) -> Tensor:
         (T,) float64 on the CPU; elements that never had a gradient add nothing.
     """
     tiny = torch.finfo(roots.dtype).tiny
-    terms = jacobian.abs() * (jacobian.abs() / roots.clamp_min(tiny))
-    return terms.sum(1, dtype=torch.float64).cpu()
+    found = []
+    for row, root in zip(jacobian, roots, strict=True):  # temporaries of n numbers, not T times n
+        found.append((row * (row / root.clamp_min(tiny))).sum(dtype=torch.float64))
+    return torch.stack(found).cpu()
 
 
 class ExcessMTL(JacobianBalancer):

@@ -5,6 +5,7 @@ from jacobian_laws import JacobianLaws, feed
 from toys import fit, toy_loader, toy_module, toy_trainer
 
 from mtl_core.balancing import AdaTask, Equal
+from mtl_core.balancing.rows import RowBuffer
 from mtl_core.errors import ArgumentError, BalancerError
 
 
@@ -82,6 +83,20 @@ def test_resumes_exactly(tmp_path):
         ckpt_path=tmp_path / "half.ckpt",
     )
     assert torch.equal(whole, resumed)
+
+
+def test_an_auxiliary_loss_gets_its_own_steps():
+    balancer = AdaTask()
+    balancer.start(["a"])
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    balancer._buffer = RowBuffer([parameter], 1)
+    for _ in range(3):
+        balancer._buffer.add_aux([torch.tensor([1e-3, -5.0, 0.0])])
+        feed(balancer, torch.ones(1, 3), [0])
+        torch.testing.assert_close(
+            balancer._buffer.aux, torch.tensor([1.0, -1, 0]), rtol=1e-4, atol=0
+        )
+        balancer._buffer.reset()
 
 
 def test_absent_tasks_add_no_step():

@@ -72,6 +72,15 @@ def test_decoders_get_the_gradient_of_the_log_loss():
         torch.testing.assert_close(moved_by_log * loss, moved, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize(("log", "weighted"), [(True, True), (True, False), (False, True)])
+def test_decoders_may_keep_their_own_gradients(log, weighted):
+    balancer = DBMTL(log=log, weight_decoders=weighted)
+    balancer.start(["a"])
+    step = balancer.step(["a"])
+    found = balancer.update(torch.ones(1, 2), torch.tensor([4.0]).double(), step).decoders
+    assert found is None if not (log and weighted) else found.tolist() == pytest.approx([0.25])
+
+
 def test_errors():
     with pytest.raises(BalancerError, match="positive losses, but that of 1 is -1"):
         DBMTL().direction(torch.eye(2), torch.tensor([1.0, -1.0]))
