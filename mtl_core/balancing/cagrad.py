@@ -1,5 +1,6 @@
 """Conflict-averse gradient descent: best worst case in a ball around the mean."""
 
+import math
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -114,7 +115,7 @@ def _search(inner: Floats, gains: Floats, radius: float) -> tuple[Floats, bool]:
 
 
 def _length(inner: Floats, weights: Floats) -> float:
-    return max(float(weights @ inner @ weights), 0.0) ** 0.5
+    return math.sqrt(max(float(weights @ inner @ weights), 0.0))
 
 
 class _Line(NamedTuple):

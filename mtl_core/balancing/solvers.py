@@ -178,12 +178,13 @@ def shortest_in_hull(gramian: Floats) -> Floats:
     point = _pivot_blocks(cosines, roots.min() / roots, passive, tolerance=1e-12)
     if point is not None and point.sum() > 0:
         point = point / roots
-        weights = point / point.sum()
+        weights: Floats = point / point.sum()
         if not is_stationary(gramian, weights, tolerance=1e-10):
             return weights
     scaled = gramian * (size / gramian.trace())
     point = minimise_nonnegative(scaled + 1.0, np.ones(size))
-    return point / point.sum()
+    simplex: Floats = point / point.sum()
+    return simplex
 
 
 def is_stationary(gramian: Floats, weights: Floats, *, tolerance: float) -> bool:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mtl_core.balancing import PCGrad
-from mtl_core.balancing.pcgrad import pcgrad_weights
+from mtl_core.balancing.pcgrad import draw_orders, pcgrad_weights
 
 A = torch.tensor([[1, 0, 0, 0.5], [-0.6, 1, 0, 0.2], [0, -0.3, 0.8, -1]], dtype=torch.float64)
 B = torch.tensor([[-4, 1, 1], [6, 1, 1]], dtype=torch.float64)
@@ -75,3 +75,10 @@ def test_order_is_a_function_of_seed_and_update():
     assert weights(0, 3) == weights(0, 3)
     draws = {tuple(weights(seed, index)) for seed in range(4) for index in range(4)}
     assert len(draws) > 3
+
+
+def test_orders_are_permutations_and_all_occur():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([draw_orders(3, generator) for _ in range(40)])
+    assert drawn.sort(1).values.tolist() == [[0, 1, 2]] * 120
+    assert len({tuple(order) for order in drawn.tolist()}) == 6

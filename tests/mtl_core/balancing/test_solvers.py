@@ -1,7 +1,14 @@
+import cvxpy
+import numpy as np
 import pytest
 import torch
 
-from mtl_core.balancing.solvers import min_norm_point, nonnegative_quadratic
+from mtl_core.balancing.solvers import (
+    is_stationary,
+    min_norm_point,
+    minimise_nonnegative,
+    nonnegative_quadratic,
+)
 
 A = torch.tensor([[1, 0, 0, 0.5], [-0.6, 1, 0, 0.2], [0, -0.3, 0.8, -1]], dtype=torch.float64)
 B = torch.tensor([[-4, 1, 1], [6, 1, 1]], dtype=torch.float64)
@@ -76,3 +83,45 @@ def test_quadratic_agrees_with_scipy():
     found = nonnegative_quadratic(factor.T @ factor, factor.T @ target)
     expected, _ = scipy.nnls(factor.numpy(), target.numpy())
     torch.testing.assert_close(found, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("width", [4, 10, 30])
+@pytest.mark.parametrize("seed", range(4))
+def test_quadratic_agrees_with_a_conic_solver_on_dependent_rows_too(width, seed):
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(10, width)) * np.exp(generator.normal(size=(10, 1)))
+    linear = rows @ generator.normal(size=width)  # in the range, so that there is a minimum
+    v = cvxpy.Variable(10, nonneg=True)
+    objective = 0.5 * cvxpy.sum_squares(rows.T @ v) - linear @ v
+    best = cvxpy.Problem(cvxpy.Minimize(objective)).solve(solver=cvxpy.CLARABEL)
+    inner = rows @ rows.T
+    found = minimise_nonnegative(inner, linear)
+    assert np.all(found >= 0)
+    assert 0.5 * found @ inner @ found - linear @ found <= best + 1e-7 * (1 + abs(best))
+
+
+def test_start_changes_nothing():
+    generator = np.random.default_rng(3)
+    rows = generator.normal(size=(8, 20))
+    inner, linear = rows @ rows.T, generator.normal(size=8)
+    plain = minimise_nonnegative(inner, linear)
+    for start in (np.zeros(8), np.ones(8), generator.normal(size=8)):
+        np.testing.assert_allclose(minimise_nonnegative(inner, linear, start=start), plain)
+
+
+@pytest.mark.parametrize("tasks", [4, 20])
+def test_hull_that_holds_zero(tasks):
+    rows = np.random.default_rng(tasks).normal(size=(tasks - 1, 2 * tasks))
+    rows = np.concatenate([rows, -rows[: tasks // 2].sum(0, keepdims=True)])
+    inner = torch.from_numpy(rows @ rows.T)
+    weights = min_norm_point(inner)
+    assert is_stationary(inner.numpy(), weights.numpy(), tolerance=1e-9)
+    assert float(weights.sum()) == pytest.approx(1)
+
+
+def test_rows_of_extreme_lengths():
+    rows = random_rows(5, 0) * torch.tensor([1, 1e-8, 1e-8, 1e4, 1.0]).double()[:, None]
+    inner = rows @ rows.T
+    weights = min_norm_point(inner)
+    small = min_norm_point(inner[1:3][:, 1:3] * 1e16)
+    torch.testing.assert_close(weights[1:3], small, rtol=1e-5, atol=1e-7)
