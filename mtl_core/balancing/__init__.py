@@ -17,6 +17,7 @@ from mtl_core.balancing.dwa import DWA
 from mtl_core.balancing.equal import Equal
 from mtl_core.balancing.excess_mtl import ExcessMTL
 from mtl_core.balancing.fairgrad import FairGrad
+from mtl_core.balancing.famo import FAMO
 from mtl_core.balancing.feature import FeatureBalancer
 from mtl_core.balancing.forum import FORUM
 from mtl_core.balancing.gls import GLS
@@ -49,6 +50,7 @@ from mtl_core.balancing.pcd import PCD
 from mtl_core.balancing.pcgrad import PCGrad
 from mtl_core.balancing.pivrg import PIVRG
 from mtl_core.balancing.rlw import RLW
+from mtl_core.balancing.rotograd import RotoGrad
 from mtl_core.balancing.sam import SAM
 from mtl_core.balancing.samo import SAMO
 from mtl_core.balancing.si import SI
@@ -66,6 +68,7 @@ __all__ = [
     "DBMTL",
     "DTP",
     "DWA",
+    "FAMO",
     "FORUM",
     "GLS",
     "IGB",
@@ -118,6 +121,7 @@ __all__ = [
     "MoCo",
     "NashMTL",
     "PCGrad",
+    "RotoGrad",
     "Stages",
     "Static",
     "Step",

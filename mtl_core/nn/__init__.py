@@ -3,6 +3,7 @@
 from mtl_core.nn.decoder import Decoded, Decoder, LinearDecoder
 from mtl_core.nn.features import FeatureInfo, Features
 from mtl_core.nn.network import MultiTaskNetwork, Outputs
+from mtl_core.nn.rotated import Rotated
 
 __all__ = [
     "Decoded",
@@ -12,4 +13,5 @@ __all__ = [
     "LinearDecoder",
     "MultiTaskNetwork",
     "Outputs",
+    "Rotated",
 ]
