@@ -108,6 +108,42 @@ def merge_at_border(
     return merged
 
 
+def walk_losses(
+    step: TaskLosses,
+    scaled: Tensor,
+    split: ParameterSplit,
+    shares: dict[str, float],
+    weights: dict[str, float],
+) -> None:
+    """One weighted walk where decoders interact; leaves local ``.grad``.
+
+    The decoders' own gradients stay unweighted, for which they are walked twice.
+
+    Args:
+        step: losses.
+        scaled: the trainer's multiple of the summed loss.
+        split: whose parameters are whose.
+        shares: this rank's share in the labels by entry.
+        weights: of the losses in the shared part, by entry.
+    """
+    factors, aux_factor = step.factors(scaled)
+    shared, own = split.shared, split.all_own()
+    each = [f * shares[e] for e, f in zip(step.losses, factors.unbind(), strict=True)]
+    weighted = [f * weights[e] for e, f in zip(step.losses, each, strict=True)]
+    losses = list(step.losses.values())
+    aux = step.aux if step.aux is not None and step.aux.requires_grad else None
+    for parameters, outgoing, last in ((own, each, False), (shared, weighted, aux is None)):
+        if losses and parameters:
+            found = torch.autograd.grad(
+                losses, parameters, outgoing, retain_graph=not last, allow_unused=True
+            )
+            accumulate(parameters, found)
+    if aux is not None:
+        everything = [*shared, *own]
+        found = torch.autograd.grad(aux, everything, aux_factor, allow_unused=True)
+        accumulate(everything, found)
+
+
 def finite_on_all_ranks(rows: Tensor) -> Tensor:
     """Which rows (T,) hold no NaN or infinity on any rank; every rank has to call it."""
     return sum_over_ranks((~torch.isfinite(rows.sum(1))).float()) == 0

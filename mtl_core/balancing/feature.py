@@ -12,6 +12,7 @@ from mtl_core.balancing.border import Border, Merged, finite_on_all_ranks, merge
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import mean_gradients, sum_over_ranks, world_size
 from mtl_core.balancing.rows import gramian
+from mtl_core.balancing.sharded import is_sharded
 from mtl_core.errors import BalancerError
 
 
@@ -132,7 +133,12 @@ def require_border(balancer: Balancer, module: Balanceable) -> None:
 def require_shared(
     balancer: Balancer, module: Balanceable, shared: list[torch.nn.Parameter]
 ) -> None:
-    """Refuse networks without a trainable shared part."""
+    """Refuse networks without a trainable shared part, and sharded ones."""
+    if is_sharded(shared):
+        raise BalancerError(
+            f"{type(balancer).__name__} works on whole parameters, but the shared ones are sharded "
+            "(FSDP2). Use a method that weighs losses, one of the Gramian, or strategy: ddp."
+        )
     if not shared:
         raise BalancerError(
             f"{type(balancer).__name__} balances shared parameters, but "

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from mtl_core.balancing.base import Balanceable
-from mtl_core.balancing.border import Border, Merged, merge_at_border
+from mtl_core.balancing.border import Border, Merged, merge_at_border, walk_losses
 from mtl_core.balancing.feature import require_border, require_shared
 from mtl_core.balancing.ghost import Ghost
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import mean_gradients
-from mtl_core.balancing.rows import accumulate, combine, gramian
+from mtl_core.balancing.rows import combine, gramian, kept_graphs
 from mtl_core.balancing.rowwise import RowBalancer, Update
+from mtl_core.balancing.sharded import ShardedRows, is_sharded
 from mtl_core.balancing.solvers import min_norm_point
 from mtl_core.balancing.stages import Pipeline, Solved, Stages
 from mtl_core.balancing.surrogates import surrogate_gramian
 from mtl_core.errors import BalancerError
 from mtl_core.metrics.conflict import summary, update_summary
-from mtl_core.nn.parts import ParameterSplit
 
 
 class GradientBalancer(RowBalancer):
@@ -51,6 +51,8 @@ class GradientBalancer(RowBalancer):
         self._factor = 1.0
         self._inner: Tensor | None = None
         self._ghost: Ghost | None = None
+        self._sharded: ShardedRows | None = None
+        self._aux: Tensor | None = None
 
     @abstractmethod
     def weigh(self, gramian: Tensor, losses: Tensor, step: Step) -> Tensor:
@@ -142,6 +144,9 @@ class GradientBalancer(RowBalancer):
         shares: dict[str, float],
     ) -> None:
         """Take in one micro-batch by rows, by activations, or with one walk of the trunk."""
+        if is_sharded(module.network.split_parameters().shared):
+            self._collect_sharded(module, step, scaled, means, shares)
+            return
         if self._due() and not self.stages.cheap:
             if self._ghost is None:
                 super().collect(module, step, scaled, means, shares)
@@ -156,7 +161,11 @@ class GradientBalancer(RowBalancer):
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
         update = replace(self.step(present), samples=step.size)
         if not module.network.independent_decoders():
-            self._walk_losses(step, scaled, split, shares, update)
+            if self._due():
+                require_border(self, module)
+            former = self._former(update)
+            weights = dict(zip(present, (former.weights * former.factor).tolist(), strict=True))
+            walk_losses(step, scaled, split, shares, weights)
             return
 
         def merge(border: Border) -> Merged:
@@ -173,38 +182,11 @@ class GradientBalancer(RowBalancer):
 
         merge_at_border(step, scaled, split, present, shares, self.loss_scale(), merge)
 
-    def _walk_losses(
-        self,
-        step: TaskLosses,
-        scaled: Tensor,
-        split: ParameterSplit,
-        shares: dict[str, float],
-        update: Step,
-    ) -> None:
-        """One weighted walk where decoders interact; their own gradients stay unweighted."""
-        found, shared, own = self._former(update), split.shared, split.all_own()
-        factors, aux_factor = step.factors(scaled)
-        weight = dict(zip(update.entries, found.weights.tolist(), strict=True))
-        each = [f * shares[e] for e, f in zip(step.losses, factors.unbind(), strict=True)]
-        weighted = [f * (weight[e] * found.factor) for e, f in zip(step.losses, each, strict=True)]
-        losses = list(step.losses.values())
-        aux = step.aux if step.aux is not None and step.aux.requires_grad else None
-        for parameters, outgoing, last in ((own, each, False), (shared, weighted, aux is None)):
-            if losses and parameters:
-                accumulate(
-                    parameters,
-                    torch.autograd.grad(
-                        losses, parameters, outgoing, retain_graph=not last, allow_unused=True
-                    ),
-                )
-        if aux is not None:
-            everything = [*shared, *own]
-            accumulate(
-                everything, torch.autograd.grad(aux, everything, aux_factor, allow_unused=True)
-            )
-
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """End a window by the route that it took."""
+        if self._sharded is not None:
+            self._finish_sharded(module, losses, step)
+            return
         if self._due() and not self.stages.cheap:
             if self._ghost is None:
                 super().finish(module, losses, step)
@@ -223,6 +205,47 @@ class GradientBalancer(RowBalancer):
         split = module.network.split_parameters()
         mean_gradients([*split.shared, *split.all_own()])
         self.record(self._kept[0, step.present], step)
+
+    def _collect_sharded(
+        self,
+        module: Balanceable,
+        step: TaskLosses,
+        scaled: Tensor,
+        means: dict[str, float],
+        shares: dict[str, float],
+    ) -> None:
+        stages = self.stages
+        if stages.gram != "exact" or stages.group != "whole" or stages.refresh > 1:
+            raise BalancerError(
+                "sharded parameters go with gram: exact, group: whole and refresh: 1, found "
+                f"{stages.gram}, {stages.group} and {stages.refresh}."
+            )
+        split = module.network.split_parameters()
+        if self._sharded is None or {id(p) for p in self._sharded.parameters} != {
+            id(p) for p in split.shared
+        }:
+            self._sharded = ShardedRows(split.shared, len(self.entries))
+        present = [e for e in self.entries if e in means]
+        with kept_graphs():
+            aux = self._sharded.collect(step, scaled, split, self.entries, present, shares)
+        if aux is not None:
+            self._aux = aux if self._aux is None else self._aux + aux
+
+    def _finish_sharded(self, module: Balanceable, losses: Tensor, step: Step) -> None:
+        assert self._sharded is not None
+        split = module.network.split_parameters()
+        mean_gradients(split.all_own())
+        inner = self._sharded.gramian(step) / self.loss_scale() ** 2
+        weights = torch.full_like(losses, torch.nan)
+        if self.all_finite(torch.isfinite(inner.diagonal()), step):
+            found = self._solve(inner, losses, step)
+            self._summarise(inner, found)
+            self.record(found.weights, step)
+            self.scale_decoders(found.decoders, step, split)
+            weights = found.weights * found.factor
+        self._sharded.write(weights, step, self._aux)
+        self._sharded.reset()
+        self._aux = None
 
     def finite(self, rows: Tensor) -> Tensor:
         """Read off the Gramian, which is needed anyway."""
@@ -333,7 +356,7 @@ class GradientBalancer(RowBalancer):
         super().prepare(entries)
         self._pipeline = Pipeline(self.stages, entries)
         self._kept, self._factor = torch.ones(2, entries, dtype=torch.float64), 1.0
-        self._members, self._inner = {}, None
+        self._members, self._inner, self._sharded, self._aux = {}, None, None, None
 
     def family_state(self) -> dict[str, Any]:
         """The stages' state, and that of every group."""

@@ -11,6 +11,7 @@ from mtl_core.balancing.base import Balancer
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.balancing.ranks import mean_gradients
+from mtl_core.balancing.sharded import is_sharded
 from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
 from mtl_core.nn.features import Features
 from mtl_core.nn.parts import ParameterSplit
@@ -25,8 +26,20 @@ class _Network:
     def __init__(self, shared: Owner, own: Mapping[TaskName, Owner]) -> None:
         self.shared, self.tasks = shared, dict(own)
         self.border = False
+        self._sharded: ParameterSplit | None = None
+
+    def open(self) -> None:
+        """Note sharded parameters; after a forward pass whole ones may be in their places."""
+        split = self._split()
+        self._sharded = split if is_sharded([*split.shared, *split.all_own()]) else None
 
     def split_parameters(self) -> ParameterSplit:
+        if self._sharded is None:
+            return self._split()
+        own = {t: _trainable(parameters) for t, parameters in self._sharded.own.items()}
+        return ParameterSplit(_trainable(self._sharded.shared), own)
+
+    def _split(self) -> ParameterSplit:
         own = {task: _trainable(owner) for task, owner in self.tasks.items()}
         return ParameterSplit(_trainable(self.shared), own)
 
@@ -52,7 +65,8 @@ class Balanced:
     Decoders that work on the sides of `cut` are walked once and the trunk once a task. Without
     `cut` (decoders that exchange features, a trunk that knows the task) every loss is
     differentiated by itself, which is exact too. Under `torch.distributed` gradients are averaged
-    over ranks here: do not wrap the modules in DistributedDataParallel.
+    over ranks here: do not wrap the modules in DistributedDataParallel. Modules may be sharded by
+    ``fully_shard`` before the context is entered.
 
     Args:
         balancer: the method. It must not be a callback of a trainer at the same time.
@@ -103,6 +117,7 @@ class Balanced:
 
     def __enter__(self) -> Self:
         """Begin a run, from loaded state where there is such."""
+        self.network.open()
         self.balancer.start(self.entries)
         if self._pending is not None:
             self.balancer.load_state_dict(self._pending)

@@ -26,7 +26,9 @@ def mean_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replace ``.grad`` by its mean over ranks, in one collective.
 
     A parameter without gradient on this rank counts as zero; one without on any rank ends as None.
+    Sharded parameters (FSDP2) are left alone: their hooks have averaged them.
     """
+    parameters = [p for p in parameters if not hasattr(p, "placements")]
     if world_size() == 1 or not parameters:
         return
     flat = torch.empty(
