@@ -24,7 +24,7 @@ class ByName(Generic[V]):
     def __init__(self, argument: str, given: Mapping[str, V] | None, default: V) -> None:
         self.argument = argument
         self.given: dict[str, V] = dict(given or {})
-        self.default = default
+        self.default: V = default
 
     def check(self, entries: Iterable[str]) -> None:
         """Refuse names that the run does not have.
@@ -39,9 +39,10 @@ class ByName(Generic[V]):
 
     def value(self, entry: str) -> V:
         """The value of one entry."""
-        if entry in self.given:
-            return self.given[entry]
-        return self.given.get(_task(entry), self.default)
+        for name in (entry, _task(entry)):
+            if name in self.given:
+                return self.given[name]
+        return self.default
 
     def tensor(self, step: Step) -> Tensor:
         """Numbers (T,) float64 of the entries present."""

@@ -25,7 +25,8 @@ def cosmos_weights(losses: Tensor, preference: Tensor, penalty: float) -> Tensor
     if not length > 0:
         return preference
     unit, aim = losses / length, preference / preference.norm()
-    return preference - penalty * (aim - (aim @ unit) * unit) / length
+    slope: Tensor = (aim - (aim @ unit) * unit) / length
+    return preference - penalty * slope
 
 
 class COSMOS(LossBalancer):

@@ -40,6 +40,9 @@ class DTP(LossBalancer):
     (``val/TASK/METRIC``, ``val/TASK/GROUP/METRIC`` for entries that are groups), so weights change
     once a validation and are one before the first. A task without labels in it keeps its average.
 
+    Errors have no such range. With a reference r, which is not in the paper, an error e counts as
+    :math:`\kappa = r / (r + e)`: one without error, one half at the reference.
+
     Unverified beyond the formula: that the paper measures on validation rather than on training
     batches, its factor of the running average, and its hierarchy of tasks, which is not offered.
     Fragile: solved tasks lose all weight, and metrics of different tasks are compared as if they
@@ -47,8 +50,10 @@ class DTP(LossBalancer):
     LibMTL and TorchJD do not have it.
 
     Args:
-        metrics: metric by task, bounded by 1 and better when higher. A task that is not named is
-            judged by its primary metric, which has to be so too.
+        metrics: metric by task; its primary one where not named. It has to be bounded by 1 and
+            better when higher, or to have a reference.
+        references: error that counts as half solved, by task, positive; needed for metrics that are
+            better when lower.
         gamma: focusing, not negative.
         alpha: share in (0, 1] of the newest metric in the average; the first is taken as it is.
         scale: ``sum`` multiplies the weights so that they sum to T, equal ones where all tasks are
@@ -70,6 +75,7 @@ class DTP(LossBalancer):
         self,
         *,
         metrics: Mapping[str, str] | None = None,
+        references: Mapping[str, float] | None = None,
         gamma: float = 1.0,
         alpha: float = 0.5,
         scale: Literal["sum", "paper"] = "sum",
@@ -82,6 +88,10 @@ class DTP(LossBalancer):
         if not 0 < alpha <= 1:
             raise ArgumentError("alpha", "lie in (0, 1]", alpha)
         self.metrics = ByName("metrics", metrics, "")
+        self.references = ByName("references", references, 0.0)
+        for name, value in self.references.given.items():
+            if not 0 < value < float("inf"):
+                raise ArgumentError(f"references[{name!r}]", "be positive and finite", value)
         self.gamma = gamma
         self.alpha = alpha
         self.scale = scale
@@ -89,9 +99,10 @@ class DTP(LossBalancer):
         self._keys: dict[str, str] = {}
 
     def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
-        """Find every entry's metric, and refuse those of which less is better."""
+        """Find every entry's metric; one that is better when lower needs a reference."""
         checked = super().check(trainer, module)
         self.metrics.check(checked.entries)
+        self.references.check(checked.entries)
         self._keys = {}
         for entry in checked.entries:
             name = entry.partition("/")[0]
@@ -100,10 +111,17 @@ class DTP(LossBalancer):
             key = self.metrics.value(entry) or task.primary
             if key not in better:
                 raise UnknownNameError(f"metrics[{name!r}]", key, better)
-            if not better[key]:
+            reference = self.references.value(entry)
+            if better[key] and reference:
+                raise ArgumentError(
+                    f"references[{name!r}]", f"be absent for {key}, better when higher", reference
+                )
+            if not better[key] and not reference:
                 usable = ", ".join(k for k, higher in better.items() if higher) or "none"
                 raise ArgumentError(
-                    f"metrics[{name!r}]", f"be better when higher (usable here: {usable})", key
+                    f"metrics[{name!r}]",
+                    f"be better when higher (here: {usable}) or have a reference",
+                    key,
                 )
             self._keys[entry] = f"val/{entry}/{key}"
         return checked
@@ -127,15 +145,21 @@ class DTP(LossBalancer):
         """Take new metrics in; in a training loop of your own, call it after each validation.
 
         Args:
-            scores: value by entry, at most 1; entries that are missing or NaN keep theirs.
+            scores: value by entry: at most 1, or an error where the task has a reference; entries
+                that are missing or NaN keep theirs.
 
         Raises:
             UnknownNameError: a score of no entry.
-            BalancerError: a score above 1.
+            BalancerError: a score above 1, or a negative error.
         """
         for entry, score in scores.items():
             if entry not in self.entries:
                 raise UnknownNameError("scores", entry, self.entries)
+            reference = self.references.value(entry)
+            if reference and score < 0:
+                raise BalancerError(f"errors are not negative, but that of {entry} is {score:.4g}.")
+            if reference:
+                score = reference / (reference + score)
             if score > 1 + 1e-6:
                 raise BalancerError(f"DTP needs metrics of at most 1, but {entry} has {score:.4g}.")
             if score != score:

@@ -25,13 +25,14 @@ def pbi_weights(losses: Tensor, preference: Tensor, ideal: Tensor, theta: float)
         >>> pbi_weights(torch.tensor([4.0, 0.0]), torch.tensor([1.0, 0.0]), torch.zeros(2), 5.0)
         tensor([1., 0.])
     """
-    unit = preference / preference.norm()
+    unit: Tensor = preference / preference.norm()
     shifted = losses - ideal
     across = shifted - (shifted @ unit) * unit
     off = across.norm()
     if not off > 1e-12 * shifted.norm():
         return unit
-    return unit + theta * across / off
+    pull: Tensor = across * (theta / off)
+    return unit + pull
 
 
 class PBI(LossBalancer):

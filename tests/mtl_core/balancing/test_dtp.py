@@ -78,8 +78,23 @@ def test_the_sanity_check_does_not_count():
     assert all(len(scores) == 3 for scores in seen)
 
 
+def test_errors_count_against_a_reference():
+    balancer = started(references={"a": 2.0}, scale="paper")
+    balancer.observe({"a": 2.0, "b": 0.5})
+    first, second = weigh(balancer).tolist()
+    assert first == second
+    with pytest.raises(BalancerError, match="errors are not negative, but that of a is -1"):
+        balancer.observe({"a": -1.0})
+    with pytest.raises(ArgumentError, match=r"references\['a'\] must be positive"):
+        DTP(references={"a": 0.0})
+    with pytest.raises(ArgumentError, match=r"references\['kind'\] must be absent for accuracy"):
+        fit(DTP(references={"size": 1.0, "kind": 1.0}))
+    fit(balancer := DTP(references={"size": 1.0}))
+    assert 0 < float(balancer.scores[0]) < 1
+
+
 def test_unusable_metrics_are_refused():
-    with pytest.raises(ArgumentError, match=r"metrics\['size'\].*usable here: r2\), found 'rmse'"):
+    with pytest.raises(ArgumentError, match=r"here: r2\) or have a reference, found 'rmse'"):
         fit(DTP())
     with pytest.raises(UnknownNameError, match=r"metrics\['size'\].*'r3'"):
         fit(DTP(metrics={"size": "r3"}))
