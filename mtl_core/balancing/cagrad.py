@@ -71,16 +71,20 @@ def _correction(inner: Floats, gains: Floats, radius: float) -> tuple[Floats, bo
 def _pivot(inner: Floats, gains: Floats, radius: float) -> Floats | None:
     """Change the support and the worst case together until nothing is wrong; None if that fails."""
     size = len(gains)
+    lengths = np.sqrt(inner.diagonal())
+    cosines, right = _equilibrated(inner, gains, lengths)
+    absolute, height = np.abs(cosines), np.abs(right)
     support = np.ones(size, dtype=bool)
     for _ in range(size + 10):
-        line = _Line.on(inner, gains, radius, support)
+        line = _Line.on(cosines, right, radius, support)
         if line is None or not line.regular:
             return None
         found = line.weights
-        dual = line.goal - gains - inner @ found
-        slack = 1e-12 * (abs(line.goal) + np.abs(gains) + np.abs(inner) @ np.abs(found))
+        dual = right @ (line.goal, -1.0) - cosines @ found
+        slack = 1e-12 * (height @ (abs(line.goal), 1.0) + absolute @ np.abs(found))
         wrong = np.where(support, found < 0, dual > slack)
         if not wrong.any():
+            found = found / lengths
             near = line.goal > 0 and is_stationary(inner, found, tolerance=_CANCEL)
             return found if line.met and not near else None
         support = support ^ wrong
@@ -90,6 +94,7 @@ def _pivot(inner: Floats, gains: Floats, radius: float) -> Floats | None:
 def _search(inner: Floats, gains: Floats, radius: float) -> tuple[Floats, bool]:
     """Bracket the worst case; on each support the quadratic equation proposes the next."""
     hull = shortest_in_hull(inner)
+    cosines, right = _equilibrated(inner, gains, np.sqrt(inner.diagonal()))
     low = float(gains.min())  # the worst case of no correction
     high = float(hull @ gains) + radius * _length(inner, hull)  # by weak duality
     start: Floats | None = None
@@ -107,7 +112,7 @@ def _search(inner: Floats, gains: Floats, radius: float) -> tuple[Floats, bool]:
         low, high = (goal, high) if length < radius else (low, goal)
         if high - low <= 1e-15 * max(abs(high), abs(low)):
             break
-        line = _Line.on(inner, gains, radius, best > 0)
+        line = _Line.on(cosines, right, radius, best > 0)
         inside = line is not None and line.met and low < line.goal < high
         goal = line.goal if line is not None and inside else 0.5 * (low + high)
         start = best
@@ -118,12 +123,19 @@ def _length(inner: Floats, weights: Floats) -> float:
     return math.sqrt(max(float(weights @ inner @ weights), 0.0))
 
 
+def _equilibrated(inner: Floats, gains: Floats, lengths: Floats) -> tuple[Floats, Floats]:
+    """Cosines (T, T), and ones and gains (T, 2), both over the rows' lengths."""
+    right = np.empty((len(gains), 2))
+    right[:, 0], right[:, 1] = 1 / lengths, gains / lengths
+    return inner / (lengths * lengths[:, None]), right
+
+
 class _Line(NamedTuple):
     """Corrections of one support are linear in the worst case; the one of the wanted length.
 
     Args:
         goal: the worst case.
-        weights: (T,) of the correction.
+        weights: (T,) of the correction, times the rows' lengths.
         met: whether it has that length; else all are longer, and it is the shortest.
         regular: whether the rows of the support are independent.
     """
@@ -134,21 +146,17 @@ class _Line(NamedTuple):
     regular: bool
 
     @classmethod
-    def on(cls, inner: Floats, gains: Floats, radius: float, support: Flags) -> Self | None:
+    def on(cls, cosines: Floats, right: Floats, radius: float, support: Flags) -> Self | None:
         """None where the support is empty, or singular beyond use."""
         if not support.any():
             return None
-        roots = np.sqrt(inner.diagonal())[:, None]
-        right = np.empty((len(gains), 2))
-        right[:, 0], right[:, 1] = 1.0, gains
-        solved, regular = solve_block(inner / (roots * roots.T), right / roots, support)
-        ones, mean = (solved / roots).T
-        a, b, c = float(ones.sum()), float(mean.sum()), float(mean @ gains) - radius**2
-        inside = b * b - a * c
+        solved, regular = solve_block(cosines, right, support)
+        (a, b), (_, c) = (right.T @ solved).tolist()
         if a <= 0:
             return None
+        inside = b * b - a * (c - radius**2)
         goal = (b + max(inside, 0.0) ** 0.5) / a
-        return cls(goal, goal * ones - mean, inside >= 0, regular)
+        return cls(goal, solved @ (goal, -1.0), inside >= 0, regular)
 
 
 class CAGrad(GradientBalancer):

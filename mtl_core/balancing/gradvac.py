@@ -46,19 +46,29 @@ def gradvac_weights(gramian: Tensor, orders: Tensor, targets: Tensor) -> tuple[T
     coefficients = np.eye(len(inner))
     products = similar.copy()  # of the corrected rows with the rows
     squares = np.ones(len(inner))  # of the corrected rows
-    cosines = np.full_like(inner, np.nan)
-    for at in visits.T:  # all tasks at once, each with the task whose turn it is
-        seen = (squares > _CANCELLED) & (at != tasks)
-        own = np.sqrt(np.where(seen, squares, 1.0))
-        cosine = np.minimum(np.maximum(products[tasks, at] / own, -1.0), 1.0)
-        goal = wanted[tasks, at]
-        low = seen & (cosine < goal)
-        across, free = 1 - cosine * cosine, np.maximum(1 - goal * goal, 1e-100)
-        added = np.where(low, own * (goal * np.sqrt(across / free) - cosine), 0.0)
-        cosines[tasks, at] = np.where(seen, cosine, np.nan)
-        coefficients[tasks, at] += added
-        products += added[:, None] * similar[at]
-        squares = np.where(low, squares * across / free, squares)
+    turns = np.ascontiguousarray(visits.T)
+    flat = turns + tasks * len(inner)
+    goals = np.where(turns == tasks, -2.0, wanted.take(flat))  # below any cosine
+    spare = np.maximum(1 - goals * goals, 1e-100)
+    met = np.empty_like(inner)
+    for k, (at, where) in enumerate(zip(turns, flat, strict=True)):
+        # All tasks at once, each with the task whose turn it is.
+        own = np.sqrt(squares)
+        cosine = products.take(where) / own
+        low = cosine < goals[k]
+        if squares.min() <= _CANCELLED:
+            seen = squares > _CANCELLED
+            cosine[~seen], low = np.nan, low & seen
+        met[k] = cosine
+        if low.any():
+            share = np.maximum(1 - cosine * cosine, 0.0) / spare[k]
+            added = np.where(low, own * (goals[k] * np.sqrt(share) - cosine), 0.0)
+            coefficients.ravel()[where] += added
+            products += added[:, None] * similar.take(at, 0)
+            squares = np.where(low, np.maximum(squares * share, 1e-30), squares)
+    cosines = np.empty_like(inner)
+    cosines.ravel()[flat] = np.clip(met, -1.0, 1.0)
+    np.fill_diagonal(cosines, np.nan)
     weights = (lengths @ coefficients) / lengths
     return torch.from_numpy(weights).to(gramian.dtype), torch.from_numpy(cosines)
 

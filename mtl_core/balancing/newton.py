@@ -20,7 +20,7 @@ def power_equilibrium(
     :math:`k_t = (c_t / G_{tt})^{1/(1+p)}`, the answer for orthogonal rows, it becomes :math:`(Mx)_t
     = M_{tt} x_t^{-p}` with :math:`M = KGK`: no scale of the rows is left in it for :math:`p = 1`.
     Damped Newton with the step in units of :math:`x`, at most 95 % of the way to zero, and
-    backtracking.
+    a line search that goes beyond the full step where that pays, as near a stationary point.
 
     Args:
         gramian: (T, T) with a positive diagonal.
@@ -57,16 +57,33 @@ def power_equilibrium(
                 break
             former = largest
             continue
-        decrement = -float(gradient @ change)
-        linear, curved = float(gains @ change), float(change @ inner @ change)
-        share = min(1.0, 0.95 / max(-float(change.min()), 1e-300))
-        for _ in range(40):
-            grown = float(pulls @ _primitive(share * change, exponent))
-            if share * linear + 0.5 * share**2 * curved - grown <= -0.1 * share * decrement:
-                break
-            share *= 0.5
-        point = point * (1 + share * change)
+        point = point * (1 + _share(change, gradient, gains, inner, pulls, exponent) * change)
     return units * point, point
+
+
+def _share(
+    change: Floats, gradient: Floats, gains: Floats, inner: Floats, pulls: Floats, exponent: float
+) -> float:
+    """How much of a Newton step to take, possibly more than all of it."""
+    decrement = -float(gradient @ change)
+    linear, half = float(gains @ change), 0.5 * float(change @ inner @ change)
+
+    def value(share: float) -> float:
+        grown = float(pulls @ _primitive(share * change, exponent))
+        return share * linear + share * share * half - grown
+
+    most = 0.95 / max(-float(change.min()), 1e-9)
+    share = min(1.0, most)
+    reached = value(share)
+    while reached > -0.1 * share * decrement and share > 1e-12:
+        share *= 0.5
+        reached = value(share)
+    while 1 <= share < most:  # a full step from weights that are far too small only doubles them
+        further = min(4 * share, most)
+        if value(further) >= reached:
+            break
+        share, reached = further, value(further)
+    return share
 
 
 def _primitive(change: Floats, exponent: float) -> Floats:
