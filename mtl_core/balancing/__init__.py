@@ -9,6 +9,7 @@ from mtl_core.balancing.border import Merged
 from mtl_core.balancing.cagrad import CAGrad
 from mtl_core.balancing.calibrated import Calibrated
 from mtl_core.balancing.config import ConFIG
+from mtl_core.balancing.cons_mtl import ConsMTL
 from mtl_core.balancing.cosmos import COSMOS
 from mtl_core.balancing.db_mtl import DBMTL
 from mtl_core.balancing.dtp import DTP
@@ -49,10 +50,12 @@ from mtl_core.balancing.pbi import PBI
 from mtl_core.balancing.pcd import PCD
 from mtl_core.balancing.pcgrad import PCGrad
 from mtl_core.balancing.pivrg import PIVRG
+from mtl_core.balancing.rep_mtl import RepMTL
 from mtl_core.balancing.rlw import RLW
 from mtl_core.balancing.rotograd import RotoGrad
 from mtl_core.balancing.sam import SAM
 from mtl_core.balancing.samo import SAMO
+from mtl_core.balancing.sel_update import SelUpdate
 from mtl_core.balancing.si import SI
 from mtl_core.balancing.stages import Stages
 from mtl_core.balancing.static import Static
@@ -102,6 +105,7 @@ __all__ = [
     "CAGrad",
     "Calibrated",
     "ConFIG",
+    "ConsMTL",
     "DualProj",
     "Equal",
     "ExcessMTL",
@@ -121,7 +125,9 @@ __all__ = [
     "MoCo",
     "NashMTL",
     "PCGrad",
+    "RepMTL",
     "RotoGrad",
+    "SelUpdate",
     "Stages",
     "Static",
     "Step",
