@@ -18,9 +18,9 @@ class AdaTask(TaskAdam):
     ignores the argument). Decoders get their own Adam steps, as published.
 
     Degree zero: neither the scale of the gradients nor that of any loss matters, as long as
-    gradients are well above `eps`. Tasks that agree step T times as far as one. Gradient clipping
-    of the trainer limits the finished step. State: two numbers a parameter and task. Neither LibMTL
-    nor TorchJD has it.
+    gradients are well above `eps`. Tasks that agree step T times as far as one. Switch the
+    trainer's gradient clipping off: it would clip finished steps. State: two numbers a parameter
+    and task. Neither LibMTL nor TorchJD has it.
 
     Args:
         betas: shares of the former first and second moments, in [0, 1).

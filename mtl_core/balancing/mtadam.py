@@ -24,11 +24,11 @@ class MTAdam(TaskAdam):
     ``torch.optim.SGD``, whose learning rate is Adam's (others are refused). Decoders, on which one
     task's gradient acts alone, get plain Adam steps, on which ranks cancel.
 
-    Degree zero, as long as gradients are well above `eps`; no loss's scale matters. A task
-    that was absent enters with its kept average, an absent anchor is represented by its own. The
-    code's threshold of :math:`10^{-10}` below which a length counts as zero is zero here. Outside
-    of a fit all columns count as one tensor. State: two numbers a parameter and task. Neither
-    LibMTL nor TorchJD has it.
+    Degree zero, as long as gradients are well above `eps`; no loss's scale matters. A task that was
+    absent enters with its kept average, an absent anchor is represented by its own. The code's
+    threshold of :math:`10^{-10}` below which a length counts as zero is zero here. Outside of a fit
+    all columns count as one tensor. Switch the trainer's gradient clipping off: it would clip
+    finished steps. State: two numbers a parameter and task. Neither LibMTL nor TorchJD has it.
 
     Args:
         ranks: relative importance by task name; one where not named.

@@ -18,9 +18,12 @@ class TaskAdam(JacobianBalancer):
     r"""Base of methods that are an optimiser with one pair of Adam moments a task.
 
     The direction is the finished step without its learning rate, so the module's optimiser has to
-    be plain SGD; its learning rate is Adam's, its weight decay is decoupled as AdamW's. Decoders,
-    and an auxiliary loss beside the tasks, get Adam steps of their own. Bias is corrected by a
-    task's own count of updates; absent tasks and their decoders keep their moments and add no step.
+    be plain SGD; its learning rate is Adam's, its weight decay is decoupled as AdamW's. Schedulers
+    that cycle momentum give SGD one (``OneCycleLR`` does without ``cycle_momentum: false``), which
+    is refused. The trainer's gradient clipping would clip finished steps, whose length is about the
+    root of their number: switch it off. Decoders, and an auxiliary loss beside the tasks, get Adam
+    steps of their own. Bias is corrected by a task's own count of updates; absent tasks and their
+    decoders keep their moments and add no step.
 
     Args:
         betas: shares of the former first and second moments, in [0, 1).
@@ -58,7 +61,8 @@ class TaskAdam(JacobianBalancer):
                     f"{type(self).__name__} keeps Adam's moments itself, a pair for every task, "
                     f"and hands the optimiser finished steps; {found} would average or scale them "
                     "once more. Use torch.optim.SGD without momentum, with the learning rate that "
-                    "Adam would get (such as 1e-3)."
+                    "Adam would get (such as 1e-3), and cycle_momentum: false in a scheduler that "
+                    "has it."
                 )
 
     def advance(self, rows: Tensor, step: Step) -> tuple[Tensor, Tensor, Tensor]:
