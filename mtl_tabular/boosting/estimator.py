@@ -32,7 +32,7 @@ from mtl_tabular.boosting.rows import (
     task_codes,
 )
 from mtl_tabular.boosting.saving import checked_parameters, estimator_state, restore_estimator
-from mtl_tabular.boosting.settings import Settings, candidates, new_model
+from mtl_tabular.boosting.settings import TOGETHER_ROWS, Settings, candidates, new_model
 from mtl_tabular.boosting.training import Boosting, Callback
 
 
@@ -256,8 +256,10 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         if self.reference_mode:
             intercept = np.zeros_like(intercept)
         rows = task_rows(train.tasks, train.count, reduce)
-        categories = "c" in self.kinds_
-        return new_model(settings, rows, intercept, self.seed_, categories=categories)
+        # Several processes have their tasks' trees in one forest, however large the tasks are.
+        small = reduce is not alone or rows.mean() <= TOGETHER_ROWS
+        together = "c" not in self.kinds_ and bool(small)
+        return new_model(settings, rows, intercept, self.seed_, together=together)
 
     # Data.
 

@@ -104,7 +104,7 @@ def restore_estimator(estimator: Any, state: dict[str, Any]) -> None:
     estimator.plan_ = settings.plan(watched=False, tasks=len(estimator.tasks_))
     model = new_model(
         settings, np.array(saved["rows"]), np.array(saved["intercept"]), estimator.seed_,
-        categories="c" in estimator.kinds_,
+        together=saved["own"]["kind"] == "forest",
     )  # fmt: skip
     estimator.model_ = model.restore(saved)
     losses = state["held_out_losses"]

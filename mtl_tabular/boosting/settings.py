@@ -193,13 +193,17 @@ def candidates(settings: Settings) -> dict[str, Settings]:
     }
 
 
+TOGETHER_ROWS = 1000
+"""A booster of XGBoost a task is faster where tasks have more rows than this on average."""
+
+
 def new_model(
     settings: Settings,
     rows: NDArray[Any],
     intercept: Floats,
     seed: int,
     *,
-    categories: bool = False,
+    together: bool = True,
 ) -> AdditiveModel:
     """A model before the first round.
 
@@ -208,7 +212,7 @@ def new_model(
         rows: (T,) training rows of every task.
         intercept: (K,).
         seed: of the logits' start and of samples.
-        categories: whether features are categorical; their task blocks are boosters of XGBoost.
+        together: whether the trees of all tasks grow together, see `AdditiveModel`.
     """
     return AdditiveModel(
         count=len(rows),
@@ -216,6 +220,6 @@ def new_model(
         intercept=intercept,
         theta=initial_theta(len(rows), settings.n_groups, seed),
         rows=rows,
-        together=not categories,
+        together=together,
         **settings.trees(seed, rows, len(intercept)),
     )

@@ -185,6 +185,10 @@ class Scan:
         if derivatives.hessian is not None:
             self.hessian_base = np.repeat(np.cumsum(level.hessian) - level.hessian, size)
         self.counted = self._inverses(self.counts) if derivatives.hessian is None else None
+        self.curve: tuple[Floats, Floats, Floats] | None = None
+        if self.counted is not None and not rules.reg_alpha:
+            left, right = self.counted
+            self.curve = left + right, 2 * self.total * right, self.total**2 * right
 
     def best(self, closed: NDArray[np.bool_] | None) -> Best:
         """The best split of every node; the first of several.
@@ -312,14 +316,14 @@ class Scan:
             H: (s, n) or (1, n).
             several: whether H differs between columns though rows weigh the same.
         """
-        left, right = self._inverses(H) if several or self.counted is None else self.counted
         found: Floats = np.empty(G.shape)
-        if not self.rules.reg_alpha and left.ndim == 1:
-            np.multiply(G, left + right, out=found)
-            found -= 2 * self.total * right
+        if self.curve is not None and not several:  # the same as a polynomial of G_L
+            np.multiply(G, self.curve[0], out=found)
+            found -= self.curve[1]
             found *= G
-            found += self.total**2 * right
+            found += self.curve[2]
             return found
+        left, right = self._inverses(H) if several or self.counted is None else self.counted
         alpha = self.alpha[self.node_of]
         np.square(self.rules.clipped(G, alpha), out=found)
         found *= left
