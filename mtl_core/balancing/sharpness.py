@@ -17,6 +17,7 @@ from mtl_core.balancing.feature import require_shared
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.jacobian import JacobianBalancer
 from mtl_core.balancing.losses import Recompute, Step, TaskLosses
+from mtl_core.balancing.nested import refuse_hooks
 from mtl_core.balancing.passes import EntryGradients, own_parameters
 from mtl_core.balancing.ranks import sum_over_ranks, world_size
 from mtl_core.balancing.rows import RowBuffer, add_rows, kept_graphs
@@ -347,12 +348,8 @@ def check_inner(inner: object) -> None:
     rule = "be a method on the Gramian or the Jacobian of exact rows, such as CAGrad or DBMTL"
     if not isinstance(inner, (GradientBalancer, JacobianBalancer)):
         raise ArgumentError("inner", rule, type(inner).__name__)
-    family = GradientBalancer if isinstance(inner, GradientBalancer) else RowBalancer
-    for name in ("collect", "finish", "check", "setup", "on_train_start", "on_train_batch_end"):
-        if getattr(type(inner), name) is not getattr(family, name):
-            raise ArgumentError(
-                "inner", f"{rule} (this one has a `{name}` of its own)", type(inner).__name__
-            )
+    family = GradientBalancer if isinstance(inner, GradientBalancer) else JacobianBalancer
+    refuse_hooks(inner, family, rule)
     if isinstance(inner, GradientBalancer):
         stages = inner.stages
         if stages.gram not in ("exact", "batched") or stages.refresh > 1:
