@@ -170,7 +170,6 @@ class RowSet:
         count: T.
         kinds: ``q`` or ``c`` a feature.
         max_bin: bins of a feature; 0 keeps exact values.
-        per_task: whether tasks have blocks of their own.
     """
 
     values: Floats
@@ -180,7 +179,6 @@ class RowSet:
     count: int
     kinds: tuple[str, ...]
     max_bin: int = 256
-    per_task: bool = True
     slices: dict[int, slice] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from mtl_tabular.boosting import chunks
+from mtl_tabular.boosting import RMTGBRegressor, chunks
 from mtl_tabular.boosting.blocks import FeatureRows, RowSet
+from mtl_tabular.boosting.boosters import TaskBoosters
 from mtl_tabular.boosting.forest import TaskForest
 from mtl_tabular.boosting.histograms import BinnedRows
 
@@ -232,3 +233,20 @@ def test_what_a_forest_understands():
     assert TaskForest.supports(parameters(subsample=0.5, device="cpu", max_bin=64))
     assert not TaskForest.supports(parameters(tree_method="exact"))
     assert not TaskForest.supports(parameters(multi_strategy="multi_output_tree"))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({}, TaskForest), ({"task_feature": "categorical"}, TaskForest),
+     ({"categorical_features": [3]}, TaskBoosters), ({"reference_mode": True}, TaskBoosters)],
+)  # fmt: skip
+def test_who_has_a_forest(options, kind):
+    X, y, tasks = table()
+    model = RMTGBRegressor(shared_rounds=0, group_rounds=0, task_rounds=2, **options)
+    assert isinstance(model.fit(X, y, task=tasks).model_.own, kind)
+
+
+def test_large_tasks_have_boosters():
+    X, y, tasks = table(sizes=(3000, 400))
+    model = RMTGBRegressor(shared_rounds=0, group_rounds=0, task_rounds=2)
+    assert isinstance(model.fit(X, y, task=tasks).model_.own, TaskBoosters)
