@@ -67,6 +67,11 @@ class Options:
         results: long table of all runs; empty keeps none.
         progress: whether to draw a progress bar.
         seed: of the model.
+        external: train and score R-MTGB with features on the disk, for tables larger than memory.
+        cache_dir: folder of these features: of encoded tables, which stay for the next run, and of
+            those sorted for training, which do not.
+        scheduler: address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``, on whose workers
+            to train R-MTGB; tables are read here. Empty trains here.
     """
 
     out: str = "runs/boost"
@@ -79,6 +84,9 @@ class Options:
     results: str = "runs/results.csv"
     progress: bool = True
     seed: int = 0
+    external: bool = False
+    cache_dir: str = "runs/tables"
+    scheduler: str = ""
 
 
 class BoostParser(ArgumentParser):
@@ -138,11 +146,14 @@ class Run:
 
     def data(self, saved: tuple[Model, Plain] | None = None) -> TableDataModule:
         """The tables; records, columns and task column are those of a saved model."""
+        stored: Plain = {}
+        if self.options.external:
+            stored = {"storage": "disk", "cache_dir": self.options.cache_dir}
         if saved is None:
             assert self.tasks is not None  # `settings` comes first
-            return TableDataModule(self.tasks, **self.arguments)
+            return TableDataModule(self.tasks, **self.arguments, **stored)
         model, settings = saved
-        arguments = self.arguments | {"task_column": settings["data"]["task_column"]}
+        arguments = self.arguments | stored | {"task_column": settings["data"]["task_column"]}
         return TableDataModule(model.tasks, schema=model.schema, **arguments)
 
     def digest(self, settings: Plain) -> str:
@@ -175,8 +186,12 @@ def fit(run: Run, console: Console) -> None:
     started, settings, data = time.perf_counter(), run.settings(), run.data()
     data.fit()
     model = build(settings["model"], data, seed=run.options.seed)
+    for name in ("external", "scheduler"):
+        if getattr(run.options, name) and isinstance(model, BoostedTrees):
+            rule = "be left out but for RMTGBRegressor and RMTGBClassifier"
+            raise ArgumentError(name, rule, getattr(run.options, name))
     train, val = data.dataset("train"), _validation(data)
-    _train(model, train, val, progress=run.options.progress)
+    _train(model, train, val, run.options)
     write_model(run.out / "model.json", model, settings)
     with atomic_write(run.out / "config.yaml") as file:
         file.write(yaml.safe_dump(run.config, sort_keys=False).encode())
@@ -268,15 +283,17 @@ def _saved(run: Run) -> Path:
     return Path(run.options.saved) if run.options.saved else run.out / "model.json"
 
 
-def _train(model: Model, train: TableRows, val: TableRows | None, *, progress: bool) -> None:
+def _train(model: Model, train: TableRows, val: TableRows | None, options: Options) -> None:
     bar = ProgressBar()
-    told = [bar] if progress else []
+    told = [bar] if options.progress and not options.scheduler else []
     try:
         if isinstance(model, StackedRMTGB):
             model.estimator.set_params(callbacks=told)
+            cache = options.cache_dir if options.external else ""
+            model.fit(train, val, cache_dir=cache, scheduler=options.scheduler)
         else:
             model.callbacks = tuple(told)
-        model.fit(train, val)
+            model.fit(train, val)
     finally:
         bar.close()
 
@@ -293,7 +310,7 @@ def _references(
         if isinstance(model, BoostedTrees) and model.strategy == "single":
             raise ArgumentError("single", "be false where the model is the single strategy", True)
         alone = single_of(model)
-        _train(alone, data.dataset("train"), _validation(data), progress=options.progress)
+        _train(alone, data.dataset("train"), _validation(data), options)
         splits: list[Split] = ["val"] if data.validates else []
         splits += ["test"] if data.tables["test"] is not None or data.test_fraction > 0 else []
         held = {split: alone.evaluate(data.dataset(split)) for split in splits}

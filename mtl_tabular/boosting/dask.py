@@ -34,7 +34,7 @@ from mtl_tabular.boosting.forest import TaskForest
 from mtl_tabular.boosting.grown import Grown
 from mtl_tabular.boosting.holdout import hold_out
 from mtl_tabular.boosting.objectives import Floats
-from mtl_tabular.boosting.pieces import Layout, Piece
+from mtl_tabular.boosting.pieces import Layout, Piece, Pieces
 from mtl_tabular.boosting.reduce import balanced_weights
 from mtl_tabular.boosting.rows import task_codes
 from mtl_tabular.boosting.settings import Settings
@@ -164,6 +164,31 @@ def fit_pieces(
         ])  # fmt: skip
     _take(model, parts)
     return model
+
+
+def fit_stacked(
+    model: RMTGBEstimator, scheduler: str, pieces: Pieces, validation: Pieces | None
+) -> None:
+    """Train on rows that are read here and sent to the workers piece by piece.
+
+    Args:
+        model: see `fit_dask`.
+        scheduler: address of the scheduler.
+        pieces: the training rows.
+        validation: held out instead of a part of them.
+
+    Raises:
+        ArgumentError: no scheduler answers there, see also `fit_dask`.
+    """
+    try:
+        client = Client(scheduler, set_as_default=False)
+    except (OSError, ValueError) as error:
+        rule = "be the address of a Dask scheduler that answers"
+        raise ArgumentError("scheduler", rule, scheduler) from error
+    with client:
+        sent = [client.scatter(piece) for piece in pieces]
+        held = None if validation is None else [client.scatter(piece) for piece in validation]
+        fit_pieces(model, client, sent, names=pieces.names, validation=held)
 
 
 def divide(rows: NDArray[np.int64], workers: int) -> NDArray[np.int64]:

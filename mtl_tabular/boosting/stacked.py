@@ -1,6 +1,8 @@
 """R-MTGB on the tasks of a table: every label is a row, and its task is the row's task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from mtl_core.errors import ArgumentError
 from mtl_tabular.boosting.estimator import RMTGBEstimator
+from mtl_tabular.boosting.external import fit_external
 from mtl_tabular.boosting.matrix import split_columns
+from mtl_tabular.boosting.pieces import Piece
 from mtl_tabular.boosting.rmtgb import RMTGBClassifier, RMTGBRegressor
 from mtl_tabular.boosting.saving import (
     checked_parameters,
@@ -20,6 +24,7 @@ from mtl_tabular.boosting.saving import (
     restore_records,
 )
 from mtl_tabular.boosting.targets import check_one_kind
+from mtl_tabular.data.readers import CHUNK_ROWS
 from mtl_tabular.data.rows import TableRows
 from mtl_tabular.data.schema import TableSchema
 from mtl_tabular.tasks import BinaryTarget, MulticlassTarget, NumericTarget, TargetColumn
@@ -69,24 +74,62 @@ class StackedRMTGB:
         self.schema = schema
         self.estimator = estimator
 
-    def fit(self, rows: TableRows, val: TableRows | None = None) -> Self:
+    def fit(
+        self,
+        rows: TableRows,
+        val: TableRows | None = None,
+        *,
+        cache_dir: str | Path = "",
+        scheduler: str = "",
+    ) -> Self:
         """Train.
 
         Args:
             rows: of `TableDataModule.dataset`.
             val: held out for early stopping and reports; None: a part of `rows`.
+            cache_dir: folder for features where they are not to be held in memory, see
+                `mtl_tabular.boosting.external.fit_external`; empty holds them.
+            scheduler: address of a Dask scheduler on whose workers to train, see
+                `mtl_tabular.boosting.dask.fit_dask`; empty trains here.
+
+        Raises:
+            ArgumentError: both are given, or an argument of the estimator does not suit.
         """
+        if cache_dir and scheduler:
+            raise ArgumentError("external", "be false where a scheduler is given", True)
+        self.estimator.set_params(categorical_features=list(range(len(self.schema.categorical))))
+        if not (cache_dir or scheduler):
+            whole = self.piece(rows)
+            held: tuple[Any, Any, Any] | None = None
+            if val is not None:
+                part = self.piece(val)
+                held = (part.values, part.targets, part.tasks) if len(part) else None
+            self.estimator.fit(
+                whole.values, whole.targets, task=whole.tasks, sample_weight=whole.weights,
+                validation=held,
+            )  # fmt: skip
+            return self
+        pieces, watched = StackedPieces(self, rows), None
+        if val is not None and any(val.counts.values()):
+            watched = StackedPieces(self, val)
+        if cache_dir:
+            fit_external(self.estimator, pieces, cache_dir=cache_dir, validation=watched)
+            return self
+        try:
+            from mtl_tabular.boosting.dask import fit_stacked
+        except ModuleNotFoundError as error:
+            rule = "be empty without the extra dask (pip install 'mtl-suite[dask]')"
+            raise ArgumentError("scheduler", rule, scheduler) from error
+        fit_stacked(self.estimator, scheduler, pieces, watched)
+        return self
+
+    def piece(self, rows: TableRows) -> Piece:
+        """All labels of some rows, with weights of tasks and of positive rows."""
         X, y, ids, _ = self._stack(rows)
         weights = np.array([task.weight for task in self.tasks.values()])[ids]
         factors = [getattr(task, "pos_weight", 1.0) for task in self.tasks.values()]
         weights = np.where(y == 1, np.array(factors)[ids], 1.0) * weights
-        held: tuple[Any, Any, Any] | None = None
-        if val is not None:
-            held_X, held_y, held_ids, _ = self._stack(val)
-            held = (held_X, held_y, self._names[held_ids]) if len(held_y) else None
-        self.estimator.set_params(categorical_features=list(range(len(self.schema.categorical))))
-        self.estimator.fit(X, y, task=self._names[ids], sample_weight=weights, validation=held)
-        return self
+        return Piece(X, y, self._names[ids], weights)
 
     def predict_raw(self, rows: TableRows, *, unknown: bool = False) -> dict[str, Tensor]:
         """What the networks' forward gives: (N, C) float32 by task, for every row and task.
@@ -95,20 +138,25 @@ class StackedRMTGB:
             rows: N rows.
             unknown: add the predictions for tasks that training did not have, under ``unknown``.
         """
-        X = split_columns(self.schema, rows).values
         names = {name: name for name in self.tasks} | ({"unknown": UNKNOWN} if unknown else {})
-        return {
-            shown: self._raw(X, np.full(len(X), name, dtype=object))
-            for shown, name in names.items()
-        }
+        found: dict[str, list[Tensor]] = {shown: [] for shown in names}
+        for part in parts_of(rows):
+            X = split_columns(self.schema, part).values
+            for shown, name in names.items():
+                found[shown].append(self._raw(X, np.full(len(X), name, dtype=object)))
+        return {shown: torch.cat(raw) for shown, raw in found.items()}
 
     def predict_labelled(self, rows: TableRows) -> dict[str, tuple[Tensor, Tensor]]:
         """Raw predictions (M, C) of every task's labelled rows, and their targets (M,).
 
         Tasks without a labelled row are absent.
         """
-        X, _, ids, targets = self._stack(rows)
-        raw = self._raw(X, self._names[ids])
+        parts = []
+        for part in parts_of(rows):
+            X, _, own, encoded = self._stack(part)
+            parts.append((self._raw(X, self._names[own]), own, encoded))
+        raw = torch.cat([part[0] for part in parts])
+        ids, targets = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
         order = np.argsort(ids, kind="stable")
         ends = np.cumsum(np.bincount(ids, minlength=len(self.tasks)))
         found = {}
@@ -195,3 +243,32 @@ class StackedRMTGB:
         estimator = kind(**checked_parameters(saved, saved["kind"]))
         restore_estimator(estimator, saved)
         return cls(**restore_records(state["tasks"], state["schema"]), estimator=estimator)
+
+
+def parts_of(rows: TableRows) -> Iterator[TableRows]:
+    """The rows in parts of at most `CHUNK_ROWS`, at least one."""
+    chosen = np.arange(len(rows)) if rows.chosen is None else rows.chosen
+    for first in range(0, max(len(rows), 1), CHUNK_ROWS):
+        part = copy(rows)
+        part.chosen = chosen[first : first + CHUNK_ROWS]
+        part.size = len(part.chosen)
+        yield part
+
+
+class StackedPieces:
+    """A split of a table as pieces of a long one, stacked when they are asked for.
+
+    Args:
+        model: that knows tasks and columns.
+        rows: the split.
+    """
+
+    names: list[str] | None = None
+
+    def __init__(self, model: StackedRMTGB, rows: TableRows) -> None:
+        self.model, self.rows = model, rows
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Pieces in the order of the split."""
+        for part in parts_of(self.rows):
+            yield self.model.piece(part)

@@ -233,3 +233,26 @@ def test_records_refuse_what_they_are_not_for(capsys):
     assert "weight must be positive" in refused(capsys, "fit", "weight.yaml")
     with pytest.raises(ValueError, match="positive"):
         NumericTarget(weight=-1.0)
+
+
+def test_features_on_the_disk_give_the_same_model(capsys):
+    boost("fit", LONG, *SMALL)
+    boost("evaluate", LONG, *SMALL)
+    inside = json.loads(Path("runs/boost/long/metrics.json").read_text())
+    disk = ["--external=true", "--cache_dir=cache", "--out=runs/disk"]
+    for verb in ("fit", "evaluate", "predict"):
+        boost(verb, LONG, *SMALL, *disk)
+    outside = json.loads(Path("runs/disk/metrics.json").read_text())
+    for name, scores in inside["test"]["tasks"].items():
+        for metric, value in scores.items():
+            assert outside["test"]["tasks"][name][metric] == pytest.approx(value, rel=1e-5)
+    assert not list(Path("cache").glob("boost-*"))
+    message = refused(capsys, "fit", WIDE, "--external=true", "--model=BoostedTrees")
+    assert "external must be left out but for RMTGBRegressor" in message
+
+
+def test_a_scheduler_that_is_not_there_is_explained(capsys, monkeypatch):
+    message = refused(capsys, "fit", LONG, "--scheduler=tcp://127.0.0.1:1", "--external=true")
+    assert "external must be false where a scheduler is given" in message
+    message = refused(capsys, "fit", LONG, *SMALL, "--scheduler=nonsense://1")
+    assert "scheduler must be the address of a Dask scheduler that answers" in message

@@ -1,15 +1,19 @@
 """A local cluster of two workers: the model of one process, and what is refused."""
 
+import json
 import logging
 from itertools import pairwise
+from pathlib import Path
 
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
+from toy_tables import write_long_csv
 
 from mtl_core.errors import ArgumentError, EmptySplitError
+from mtl_tabular.__main__ import main
 from mtl_tabular.boosting import RMTGBClassifier, RMTGBRegressor
 from mtl_tabular.boosting.dask import divide, fit_dask
 from mtl_tabular.data.columns import ColumnError
@@ -203,3 +207,20 @@ def test_tasks_are_divided_evenly():
     assert loads.max() - loads.min() <= rows.max()
     assert loads.max() <= 1.01 * rows.sum() / 7
     assert (np.bincount(divide(np.ones(5, int), 5)) == 1).all()
+
+
+def test_the_verb_boost_trains_on_a_cluster(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_long_csv(Path("data/long.csv"))
+    config = Path(__file__).parents[3] / "configs" / "boost" / "long.yaml"
+    words = ["-c", str(config), "--progress=false", "--single=false", "--model.shared_rounds=5"]
+    words += ["--model.group_rounds=5", "--model.task_rounds=3"]
+    main(["boost", "fit", *words, "--out=here"])
+    address = client.scheduler_info()["address"]
+    main(["boost", "fit", *words, "--out=there", f"--scheduler={address}"])
+    here, there = (
+        json.loads(Path(folder, "metrics.json").read_text()) for folder in ("here", "there")
+    )
+    for name, scores in here["val"]["tasks"].items():
+        for metric, value in scores.items():
+            assert there["val"]["tasks"][name][metric] == pytest.approx(value, rel=1e-3)
