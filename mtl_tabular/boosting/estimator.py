@@ -256,8 +256,9 @@ class RMTGBEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         if self.reference_mode:
             intercept = np.zeros_like(intercept)
         rows = task_rows(train.tasks, train.count, reduce)
-        # Several processes have their tasks' trees in one forest, however large the tasks are.
-        small = reduce is not alone or rows.mean() <= TOGETHER_ROWS
+        # Of several processes, and of rows on the disk, trees are in one forest anyway.
+        stored = isinstance(train.values, np.memmap)
+        small = stored or reduce is not alone or rows.mean() <= TOGETHER_ROWS
         together = "c" not in self.kinds_ and bool(small)
         return new_model(settings, rows, intercept, self.seed_, together=together)
 

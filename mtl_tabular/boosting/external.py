@@ -45,15 +45,17 @@ def fit_external(
 ) -> Estimator:
     """Train an estimator on a table that is read piece by piece.
 
-    The trained model is that of `RMTGBRegressor.fit` on the whole table; from about a million rows
-    on, bins of the features differ a little. The table is read twice; its features are written to
-    `cache_dir` as float32, sorted by task, beside XGBoost's pages of a byte a value, and removed
-    at the end.
+    The trained model is that of `RMTGBRegressor.fit` on the whole table but for bins of features,
+    which may differ a little on large tables and in the task blocks of large tasks. The table is
+    read twice; its features are written to `cache_dir` as float32, sorted by task, beside XGBoost's
+    pages of a byte a value and what task blocks need, and removed at the end. Task blocks of
+    *categorical* features hold all features in memory: leave them out (``task_rounds=0``) where
+    these do not fit.
 
     Args:
         model: untrained; is trained in place.
         pieces: the training rows.
-        cache_dir: folder with space for five bytes a value.
+        cache_dir: folder with space for 5 bytes a value, with task blocks for 25.
         validation: held out instead of a part of the training rows, its weights disregarded.
 
     Returns:
