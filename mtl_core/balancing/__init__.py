@@ -5,6 +5,7 @@ from mtl_core.balancing.aligned_mtl import AlignedMTL
 from mtl_core.balancing.aligned_mtl_ub import AlignedMTLUB
 from mtl_core.balancing.auto_lambda import AutoLambda
 from mtl_core.balancing.base import Balanceable, Balancer
+from mtl_core.balancing.bayes_agg import BayesAgg
 from mtl_core.balancing.border import Merged
 from mtl_core.balancing.cagrad import CAGrad
 from mtl_core.balancing.calibrated import Calibrated
@@ -41,6 +42,7 @@ from mtl_core.balancing.metabalance import MetaBalance
 from mtl_core.balancing.mgda import MGDA
 from mtl_core.balancing.mgda_ub import MGDAUB
 from mtl_core.balancing.moco import MoCo
+from mtl_core.balancing.modo import MoDo
 from mtl_core.balancing.moml import MOML
 from mtl_core.balancing.mtadam import MTAdam
 from mtl_core.balancing.nash_mtl import NashMTL
@@ -55,6 +57,7 @@ from mtl_core.balancing.rlw import RLW
 from mtl_core.balancing.rotograd import RotoGrad
 from mtl_core.balancing.sam import SAM
 from mtl_core.balancing.samo import SAMO
+from mtl_core.balancing.sdmgrad import SDMGrad
 from mtl_core.balancing.sel_update import SelUpdate
 from mtl_core.balancing.si import SI
 from mtl_core.balancing.stages import Stages
@@ -102,6 +105,7 @@ __all__ = [
     "Balanceable",
     "Balanced",
     "Balancer",
+    "BayesAgg",
     "CAGrad",
     "Calibrated",
     "ConFIG",
@@ -123,10 +127,12 @@ __all__ = [
     "Merged",
     "MetaBalance",
     "MoCo",
+    "MoDo",
     "NashMTL",
     "PCGrad",
     "RepMTL",
     "RotoGrad",
+    "SDMGrad",
     "SelUpdate",
     "Stages",
     "Static",

@@ -122,7 +122,7 @@ class ConsMTL(FairGrad):
                 create_graph=True,
                 allow_unused=True,
             )
-            at_cut = list(found[: len(side)])
+            at_cut: list[Tensor | None] = list(found[: len(side)])
             accumulate(own, [None if g is None else g.detach() for g in found[len(side) :]])
             rows = [None if d is None else d.detach() for d in at_cut]
             last = i == len(step.losses) - 1

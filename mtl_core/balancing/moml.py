@@ -24,7 +24,8 @@ def common_descent(hypergradients: Tensor) -> Tensor:
     if not bool(alive.any()):
         return torch.zeros_like(hypergradients[0])
     rows = hypergradients[alive] / norms[alive, None]
-    return min_norm_point(rows @ rows.t()) @ rows
+    found: Tensor = min_norm_point(rows @ rows.t()) @ rows
+    return found
 
 
 class MOML(BilevelBalancer):

@@ -27,7 +27,8 @@ def rotations(angles: Tensor, size: int) -> Tensor:
     skew = angles.new_zeros(*angles.shape[:-1], size, size)
     above = torch.triu_indices(size, size, 1, device=angles.device)
     skew[..., above[0], above[1]] = angles
-    return torch.linalg.matrix_exp(skew - skew.transpose(-2, -1))
+    found: Tensor = torch.linalg.matrix_exp(skew - skew.transpose(-2, -1))
+    return found
 
 
 def rotate(tensor: Tensor, rotation: Tensor, axis: int) -> Tensor:
