@@ -1,6 +1,6 @@
 """Peak memory of R-MTGB on a large long table, from memory and from the disk.
 
-    OMP_NUM_THREADS=1 python benchmarks/rmtgb_memory.py                  # 5 million rows; minutes
+    OMP_NUM_THREADS=1 python benchmarks/rmtgb_memory.py                  # 3 million rows; minutes
     OMP_NUM_THREADS=1 python benchmarks/rmtgb_memory.py --rows 200000    # a quick look
 
 Writes a Parquet file of 20 features and 1000 tasks in pieces, then trains the same estimator in a
@@ -82,9 +82,9 @@ def one(args):
 def main():
     """Write the table, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--rows", type=int, default=3_000_000)
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, nargs=3, default=[5, 5, 3], help="of the blocks")
+    parser.add_argument("--rounds", type=int, nargs=3, default=[5, 5, 2], help="of the blocks")
     parser.add_argument("--manners", nargs="+", default=["memory", "disk"])
     parser.add_argument("--manner", help=argparse.SUPPRESS)
     parser.add_argument("--table", help=argparse.SUPPRESS)

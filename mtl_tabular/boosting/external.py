@@ -1,7 +1,7 @@
 """R-MTGB on tables larger than memory: features stay on the disk, sorted by task.
 
-What stays in memory are targets, weights, scores and derivatives, about 24 + 16 K bytes a row for K
-outputs and two groups, and what XGBoost and the task blocks hold of the features at a time.
+What stays in memory are targets, tasks, weights, scores and derivatives of every row, and the pages
+of features that XGBoost and the task blocks work on.
 """
 
 import contextlib
