@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mtl_core.balancing.base import Balanceable
 from mtl_core.balancing.bilevel import BilevelBalancer, softmax_gradient
+from mtl_core.balancing.feature import require_shared
 from mtl_core.balancing.lookahead import LookAhead, kept_weights
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.moml import products
@@ -170,6 +171,7 @@ class FORUM(BilevelBalancer):
     ) -> None:
         """Take in both halves of a micro-batch."""
         split = module.network.split_parameters()
+        require_shared(self, module, split.shared)
         parameters = [*split.shared, *split.all_own()]
         if step.aux is not None and step.aux.requires_grad:
             factor = step.factors(scaled)[1]

@@ -61,7 +61,8 @@ def covariance_roots(precision: Tensor, prior: float) -> Tensor:
     eye = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device)
     lower = torch.linalg.cholesky(wide + prior * eye)
     root = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
-    return root.mT.to(precision.dtype)
+    found: Tensor = root.mT.to(precision.dtype)
+    return found
 
 
 def squared_error_moments(

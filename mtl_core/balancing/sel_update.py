@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtl_core.balancing.affinity import affinity_propagation
 from mtl_core.balancing.base import Balanceable, Balancer
+from mtl_core.balancing.feature import require_shared
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import mean_gradients, share_labels
 from mtl_core.balancing.solvers import to_numpy
@@ -170,11 +171,12 @@ class SelUpdate(Balancer):
             raise BalancerError("SelUpdate steps the optimiser itself, which needs a trainer.")
         self._check_window(self._trainer)
         self._check_scaler()
+        split = module.network.split_parameters()
+        require_shared(self, module, split.shared)
+        parameters = [*split.shared, *split.all_own()]
         again = step.recompute
         update = self.step([e for e in self.entries if e in means])
         visits = self._visits(update)
-        split = module.network.split_parameters()
-        parameters = [*split.shared, *split.all_own()]
         for turn, group in enumerate(visits):
             if turn:
                 self._optimise(self._trainer, module)

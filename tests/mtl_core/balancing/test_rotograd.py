@@ -1,18 +1,12 @@
 import pytest
 import torch
-from toys import ToyNetwork, fit, parameters_of, toy_loader, toy_module, toy_trainer
+from rotated_toy import rotated_toy_module
+from toys import fit, parameters_of, toy_loader, toy_trainer
 
 from mtl_core.balancing import RotoGrad
 from mtl_core.balancing.rotograd import homogeneous_weights, rotation_gradient
 from mtl_core.errors import ArgumentError, BalancerError
-from mtl_core.nn.rotated import Rotated, rotations
-
-
-def rotated_module(**options):
-    module = toy_module(**options)
-    torch.manual_seed(0)
-    module.network = Rotated(module.tasks, network=ToyNetwork, latent_size=6)
-    return module
+from mtl_core.nn.rotated import rotations
 
 
 def test_weights_bring_gradients_to_one_length():
@@ -35,7 +29,7 @@ def test_gradient_is_that_of_the_objective():
 
 def test_rotations_bring_opposite_gradients_together():
     """A decoder that asks for the same of its rotated input, whatever the rotation."""
-    method, module = RotoGrad(lr=0.05), rotated_module()
+    method, module = RotoGrad(lr=0.05), rotated_toy_module()
     network = module.network
     method.start(module.entries[:2])
     wanted = torch.randn(2, 5, 6)
@@ -56,12 +50,12 @@ def test_rotations_bring_opposite_gradients_together():
 
 def test_first_update_of_directions_alone_is_the_plain_sum():
     first = {"limit_train_batches": 1, "max_epochs": 1}
-    found = fit(RotoGrad(homogenise=False), module=rotated_module(), **first)
-    torch.testing.assert_close(found, fit(module=rotated_module(), **first))
+    found = fit(RotoGrad(homogenise=False), module=rotated_toy_module(), **first)
+    torch.testing.assert_close(found, fit(module=rotated_toy_module(), **first))
 
 
 def test_rotations_turn_and_stay_rotations():
-    module = rotated_module()
+    module = rotated_toy_module()
     method = RotoGrad(lr=0.01, burn_in=3)
     fit(method, module=module)
     network = module.network
@@ -72,7 +66,7 @@ def test_rotations_turn_and_stay_rotations():
 
 
 def test_resumed_run_goes_on_equally(tmp_path):
-    modules = [rotated_module() for _ in range(3)]
+    modules = [rotated_toy_module() for _ in range(3)]
     unbroken = fit(RotoGrad(lr=0.01, burn_in=7), module=modules[0])
     trainer = toy_trainer(RotoGrad(lr=0.01, burn_in=7), max_epochs=1)
     trainer.fit(modules[1], toy_loader(), toy_loader(count=16, seed=1))
