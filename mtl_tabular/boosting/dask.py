@@ -199,7 +199,7 @@ def divide(rows: NDArray[np.int64], workers: int) -> NDArray[np.int64]:
         workers: at most as many as tasks.
 
     >>> divide(np.array([10, 60, 30, 30]), 2).tolist()
-    [1, 0, 1, 1]
+    [0, 0, 1, 1]
     """
     heap = [(0, worker) for worker in range(workers)]
     owner = np.empty(len(rows), dtype=np.int64)

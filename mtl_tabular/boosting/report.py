@@ -49,12 +49,12 @@ def task_report(
         share = model.row_shares(held.tasks)
         scores = np.broadcast_to(model.intercept, margins.shared.shape)
         grouped = np.einsum("ng,gnk->nk", share, margins.groups)
-        weights = reduce(np.bincount(held.tasks, held.weights, model.count))
+        weights = reduce(np.bincount(held.tasks, held.weights, model.count).astype(float))
         frame["held_out"] = task_rows(held.tasks, model.count, reduce)
         for i, added in enumerate((np.zeros_like(scores), margins.shared, grouped, margins.own)):
             scores = scores + added
             values = loss.value(scores, held.targets) * held.weights
-            total = reduce(np.bincount(held.tasks, values, model.count))
+            total = reduce(np.bincount(held.tasks, values, model.count).astype(float))
             np.divide(total, weights, out=losses[:, i], where=weights > 0)
     for i, stage in enumerate(STAGES):
         frame[f"loss_{stage}"] = losses[:, i]
