@@ -16,7 +16,7 @@ _HOOKS = (
 )
 
 
-def refuse_hooks(inner: Balancer, family: type[Balancer], rule: str, *more: str) -> None:
+def refuse_hooks(inner: Balancer, family: type, rule: str, *more: str) -> None:
     """Refuse an inner method that does more than its family asks of one.
 
     Args:

@@ -1,5 +1,6 @@
 """Flat minima for every task by itself, on top of any method that combines rows."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -306,4 +307,4 @@ class SAM(SharpnessBalancer):
 
 
 def _joint(lengths: list[float] | tuple[float, ...]) -> float:
-    return float(sum(x * x for x in lengths)) ** 0.5
+    return math.hypot(*lengths)

@@ -87,7 +87,7 @@ class MovedWeights:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
+        self.parameters: list[Tensor] = list(parameters)
         self._kept = [p.detach().clone() for p in self.parameters]
 
     def __enter__(self) -> Self:

@@ -25,6 +25,7 @@ from mtl_core.balancing import (
 )
 from mtl_core.balancing.sharpness import MovedWeights, ascent_length, climb
 from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_core.tasks import Regression
 
 PAPER = Stages(scale="paper")
 
@@ -449,3 +450,36 @@ def test_bad_arguments():
 @pytest.mark.parametrize("inner", [GradDrop, MoCo, lambda: PCGrad(stages=Stages(group="layer"))])
 def test_other_families_inside(inner):
     assert fit(SAM(inner=inner(), rho=0.1), max_steps=3).isfinite().all()
+
+
+def test_groups_of_a_task_are_moved_by_themselves():
+    """Two groups share a decoder; each has perturbations of its own there too."""
+    tasks = {**toy_tasks(), "size": Regression(groups=("even", "odd"))}
+    batches = list(toy_loader(partial=False))
+    for batch in batches:
+        batch["group"] = {"size": torch.arange(8) % 2}
+    loader = DataLoader(batches, batch_size=None)
+    runs = []
+    for border in (True, False):
+        module = toy_module(tasks=tasks, border=border)
+        method = SAM(inner=MGDA(), rho=0.1, adaptive=False)
+        toy_trainer(method, max_steps=3, limit_val_batches=0).fit(module, loader, loader)
+        runs.append(parameters_of(module))
+        assert set(method.weights) == {"size/even", "size/odd", "kind", "marks"}
+    torch.testing.assert_close(*runs, rtol=1e-4, atol=1e-6)
+
+
+def test_auxiliary_losses_are_taken_from_the_first_pass_and_left_unbalanced():
+    class Routed(ToyNetwork):
+        def encode(self, inputs, tags=None):
+            features = super().encode(inputs, tags)
+            features.aux["load"] = features.maps[0].square().mean()
+            return features
+
+    runs = []
+    for method in (PCGrad(), SAM(inner=PCGrad(), rho=0.0)):
+        module = toy_module()
+        torch.manual_seed(0)
+        module.network = Routed(module.tasks)
+        runs.append(fit(method, module=module, max_steps=3, limit_val_batches=0))
+    torch.testing.assert_close(*runs)
