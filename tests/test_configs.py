@@ -57,6 +57,7 @@ SMALL = {
         "--data.batch_size=2",
     ],
     "multi_fashion": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
+    "digits_bayes_agg": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
     "multi_digits": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
     "rooms_vit": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "rooms_all": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
