@@ -55,6 +55,7 @@ class PartsBalancer(RowBalancer):
     gets the mean of its rows of the others there. BatchNorm normalises each part by itself.
 
     Rows of all micro-batches of a window are added up part by part, and averaged over ranks once.
+    Every rank deals its own samples, so n processes equal one with other parts.
 
     Args:
         parts: how many; with two the update is along the mean of both, with three along the third.

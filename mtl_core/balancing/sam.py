@@ -64,7 +64,8 @@ class SAM(SharpnessBalancer):
     the perturbation and once more after the second passes. Absent tasks are in neither part.
 
     Args:
-        inner: combines rows; see `SharpnessBalancer`. Default: CAGrad with c = 0.4.
+        inner: combines rows; see `SharpnessBalancer`. Default: CAGrad with c = 0.4, scaled to agree
+            with the plain sum at consensus like everything here (``scale: paper`` is the authors').
         rho: radius for the shared parameters, not negative. None takes 2 if `adaptive`, else 0.05.
         rho_own: radius for the decoders; None takes `rho`.
         adaptive: measure perturbations relative to the weights.
@@ -77,8 +78,10 @@ class SAM(SharpnessBalancer):
             the paper does not address; False is the literal form.
         every_k: look at moved weights in one update of so many. An approximation.
         between: in the others ``reuse`` the last flatness part or ``drop`` it.
-        shared_ascent: one common step along the mean row instead of one a task: 2 forwards and 2 T
-            backwards. An approximation.
+        shared_ascent: one common step along the sum of the rows instead of one a task: 2 forwards
+            and 2 T backwards. An approximation. Ordinary SAM on equal weights, a baseline that
+            belongs beside any result, is ``{inner: {class_path: CAGrad, init_args: {c: 0}},
+            shared_ascent: true, split: false, norm: joint}``.
         seed: unused; the inner method has its own.
     """
 
@@ -198,17 +201,17 @@ class SAM(SharpnessBalancer):
         climb(own, here.own[at], radius=self.rho_own, length=lengths[1], adaptive=self.adaptive)
 
     def _climb_together(self, here: PointGradients, split: ParameterSplit) -> None:
-        """Trunk along the mean row, every decoder along its own gradient."""
+        """Trunk along the sum of the rows, every decoder along its own gradient."""
         totals: dict[int, Tensor] = {}
         for parameters, gradients in zip(here.own_parameters, here.own, strict=True):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 known = totals.get(id(parameter))
                 totals[id(parameter)] = gradient if known is None else known + gradient
-        mean = here.rows.mean(0).split([p.numel() for p in split.shared])
+        total = here.rows.sum(0).split([p.numel() for p in split.shared])
         parts = [
             (
                 split.shared,
-                [m.view(p.shape) for m, p in zip(mean, split.shared, strict=True)],
+                [x.view(p.shape) for x, p in zip(total, split.shared, strict=True)],
                 self.rho,
             ),
             *((own, [totals[id(p)] for p in own], self.rho_own) for own in split.own.values()),

@@ -22,7 +22,6 @@ from mtl_core.balancing.passes import EntryGradients, own_parameters
 from mtl_core.balancing.ranks import sum_over_ranks, world_size
 from mtl_core.balancing.rows import RowBuffer, add_rows, kept_graphs
 from mtl_core.balancing.rowwise import RowBalancer, Update
-from mtl_core.balancing.stages import Stages
 from mtl_core.errors import ArgumentError, BalancerError
 from mtl_core.nn.parts import ParameterSplit
 
@@ -184,11 +183,11 @@ class SharpnessBalancer(RowBalancer):
     A subclass decides where the weights move. Every micro-batch of a window has ascent steps of its
     own; the rows are added up and the inner method acts at the window's end. Random numbers of the
     further passes are those of the first, BatchNorm statistics do not move in them, and metrics are
-    those of the first.
+    those of the first. In a hand-written loop that is up to the ``closure`` given to ``backward``.
 
     Args:
         inner: the method that combines rows: one that works on the Gramian or the Jacobian of exact
-            rows. Default: CAGrad with c = 0.4 as its authors scale it.
+            rows. Default: CAGrad with c = 0.4.
         rho: radius for the shared parameters, not negative.
         rho_own: radius for the decoders; None takes `rho`.
         adaptive: measure steps relative to the weights.
@@ -209,7 +208,7 @@ class SharpnessBalancer(RowBalancer):
     ) -> None:
         super().__init__(seed=seed)
         if inner is None:
-            inner = CAGrad(c=0.4, stages=Stages(scale="paper"))
+            inner = CAGrad(c=0.4)
         for name, value in {"rho": rho, "rho_own": rho if rho_own is None else rho_own}.items():
             if not 0 <= value < float("inf"):
                 raise ArgumentError(name, "be finite and not negative", value)
