@@ -228,6 +228,8 @@ class Balancer(L.Callback, ABC):
             scaled: a multiple of ``step.total``, as the trainer wants it differentiated.
             boundary: whether an optimiser step follows.
         """
+        if not self._window:
+            self._remember()
         means, shares = share_labels(step, self.entries, scaled.device)
         for entry, value in means.items():
             self._window.setdefault(entry, []).append(value)
@@ -239,7 +241,6 @@ class Balancer(L.Callback, ABC):
         losses = torch.tensor(
             [sum(window[e]) / len(window[e]) for e in present], dtype=torch.float64
         )
-        self._remember()
         self.weights = dict.fromkeys(self.entries, float("nan"))
         self.report = {}
         self.finish(module, losses, self.step(present))

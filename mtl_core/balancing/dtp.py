@@ -96,6 +96,7 @@ class DTP(LossBalancer):
         self.alpha = alpha
         self.scale = scale
         self.scores = torch.zeros(0, dtype=torch.float64)
+        self._observed = -1
         self._keys: dict[str, str] = {}
 
     def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
@@ -136,8 +137,9 @@ class DTP(LossBalancer):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the metrics just logged."""
-        if self._trainer is None or trainer.sanity_checking:
-            return
+        if self._trainer is None or trainer.sanity_checking or self.index == self._observed:
+            return  # a run resumed from its end validates once more
+        self._observed = self.index
         logged = trainer.callback_metrics
         self.observe({e: float(logged[key]) for e, key in self._keys.items() if key in logged})
 
@@ -173,6 +175,7 @@ class DTP(LossBalancer):
     def reset(self, entries: int) -> None:
         """No metrics yet."""
         self.scores = torch.full((entries,), torch.nan, dtype=torch.float64)
+        self._observed = -1
 
     def weigh(self, losses: Tensor, step: Step) -> Tensor:
         """Focal weights (T,); one for tasks never measured."""
@@ -190,8 +193,9 @@ class DTP(LossBalancer):
 
     def method_state(self) -> dict[str, Any]:
         """Averages by entry."""
-        return {"scores": self.scores}
+        return {"scores": self.scores, "observed": self._observed}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         """Take them back."""
         self.scores = state["scores"].clone()
+        self._observed = state["observed"]

@@ -47,6 +47,8 @@ class GradDrop(JacobianBalancer):
         seed: of the draws.
     """
 
+    source = "Chen et al., NeurIPS 2020"
+
     def __init__(self, *, leak: Mapping[str, float] | None = None, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.leak = dict(leak or {})
@@ -56,7 +58,6 @@ class GradDrop(JacobianBalancer):
 
     def reset(self, entries: int) -> None:
         """Check that the leaks name entries of this run."""
-        super().reset(entries)
         for task in self.leak:
             if task not in self.entries:
                 raise UnknownNameError("leak", task, self.entries)
