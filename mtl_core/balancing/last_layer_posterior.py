@@ -7,10 +7,16 @@ independent of each other, each with its own precision matrix :math:`\Lambda_c`.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mtl_core.errors import BalancerError
+from mtl_core.nn.parts import SharedNetwork
 
 Losses = Callable[[Tensor], Tensor]
-"""Loss of every element (B, ...) from logits (B, C), zero where there is no label."""
+"""Loss of every element (K B, ...) from logits (K B, C) of the batch's samples K times over, zero
+where there is no label."""
+
+_CHUNK = 1 << 21
 
 
 def extended(inputs: Tensor, *, bias: bool) -> Tensor:
@@ -125,19 +131,19 @@ def sampled_moments(
     """
     first = torch.zeros(len(inputs), size, dtype=torch.float64, device=inputs.device)
     second = torch.zeros_like(first)
-    for _ in range(samples):
-        drawn = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        weights = mean + torch.einsum("cef,cf->ce", root, drawn)
+    drawn = torch.randn(samples, *mean.shape, generator=generator, device=mean.device)
+    chunk = max(1, _CHUNK // (len(inputs) * max(size, len(mean))))
+    for part in drawn.split(chunk):
+        weights = mean + torch.einsum("cef,scf->sce", root, part)
         with torch.enable_grad():
-            logits = (inputs @ weights.t()).requires_grad_()
+            logits = (inputs @ weights.mT).flatten(0, 1).requires_grad_()
             (slope,) = torch.autograd.grad(losses(logits).sum(), logits)
-        gradient = (slope @ weights[:, :size]).double()
-        first += gradient
-        second += gradient.square()
+        gradient = (slope.view(len(part), len(inputs), -1) @ weights[..., :size]).double()
+        first += gradient.sum(0)
+        second += gradient.square().sum(0)
     middle = first / samples
-    return middle.to(inputs.dtype), (second / samples - middle.square()).clamp_min(0).to(
-        inputs.dtype
-    )
+    spread = (second / samples - middle.square()).clamp_min(0)
+    return middle.to(inputs.dtype), spread.to(inputs.dtype)
 
 
 def precision_shares(variances: Tensor, known: Tensor, power: float) -> Tensor:
@@ -156,3 +162,28 @@ def precision_shares(variances: Tensor, known: Tensor, power: float) -> Tensor:
     relative = variances / torch.where(mean > 0, mean, 1.0)
     precision = relative.clamp_min(1e-8).pow(-power) * mask
     return precision / precision.sum(0).clamp_min(torch.finfo(precision.dtype).tiny)
+
+
+def last_layers(network: SharedNetwork) -> dict[str, nn.Linear]:
+    """Every task's decoder as the one linear layer that it is.
+
+    Raises:
+        BalancerError: a decoder holds anything else.
+    """
+    split, found = network.split_parameters(), {}
+    modules = {id(p): m for _, m in network.named_modules() for p in m.parameters(recurse=False)}
+    for task, parameters in split.own.items():
+        owners = list({id(modules[id(p)]): modules[id(p)] for p in parameters}.values())
+        if len(owners) != 1 or not isinstance(owners[0], nn.Linear):
+            names = ", ".join(type(m).__name__ for m in owners) or "nothing that is trainable"
+            raise BalancerError(
+                f"BayesAgg needs decoders that are one linear layer; that of {task} holds {names}."
+            )
+        found[task] = owners[0]
+    return found
+
+
+def extended_weights(layer: nn.Linear) -> Tensor:
+    """Weights (C, E), the bias behind them."""
+    weight = layer.weight.detach().float()
+    return weight if layer.bias is None else torch.cat([weight, layer.bias[:, None].detach()], 1)
