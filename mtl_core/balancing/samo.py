@@ -111,11 +111,16 @@ class SAMO(SharpnessBalancer):
         outer = dict(zip(step.losses, factors.unbind(), strict=True))
         seeds = torch.randint(2**62, (len(self.entries),), generator=update.generator).tolist()
         with MovedWeights(everything) as weights:
-            slopes = self._slopes(step, split, shares, weights, seeds)
+            slopes = self._mean_slopes(step, split, shares, weights, seeds)
             mean = [gradients[id(p)] / len(update.entries) for p in split.shared]
             for entry in step.losses:
                 at = self.entries.index(entry)
-                self._climb(split.shared, self._mixture(mean, seeds[at], slopes[at]), self.rho)
+                direction = _gaussian(split.shared, seeds[at])
+                if slopes is None:
+                    slope = self._slope(step, split, weights, entry, direction)
+                else:
+                    slope = slopes[at]
+                self._climb(split.shared, self._mixture(mean, direction, slope), self.rho)
                 for task, own in split.own.items():
                     if task == step.owner[entry] or not step.cut:
                         self._climb(own, [gradients[id(p)] for p in own], self.rho_own)
@@ -142,39 +147,53 @@ class SAMO(SharpnessBalancer):
             flat /= factors.mean()
         return sum_over_ranks(flat).div_(world_size())
 
-    def _slopes(
+    def _slope(
+        self,
+        step: TaskLosses,
+        split: ParameterSplit,
+        weights: MovedWeights,
+        entry: str,
+        direction: list[Tensor],
+    ) -> float:
+        """Derivative of this rank's loss along a direction, from two points."""
+        again, ends = recompute_of(self, step), []
+        for sign in (1.0, -1.0):
+            climb(split.shared, direction, radius=sign * self.mu, length=1.0, adaptive=False)
+            torch.clear_autocast_cache()
+            ends.append(again(tasks=[step.owner[entry]]).values[entry])
+            weights.restore()
+        return (ends[0] - ends[1]) / (2 * self.mu)
+
+    def _mean_slopes(
         self,
         step: TaskLosses,
         split: ParameterSplit,
         shares: dict[str, float],
         weights: MovedWeights,
         seeds: list[int],
-    ) -> list[float]:
-        """Derivative (T,) of every entry's loss along its direction, over all ranks."""
-        again = recompute_of(self, step)
+    ) -> list[float] | None:
+        """Derivatives (T,) over all ranks; None on one process, which needs no exchange."""
+        if world_size() == 1:
+            return None
         found = torch.zeros(len(self.entries), dtype=torch.float64)
         for entry in step.losses:
-            at, ends = self.entries.index(entry), []
-            for sign in (1.0, -1.0):
-                directions = _gaussian(split.shared, seeds[at])
-                climb(split.shared, directions, radius=sign * self.mu, length=1.0, adaptive=False)
-                torch.clear_autocast_cache()
-                ends.append(again(tasks=[step.owner[entry]]).values[entry])
-                weights.restore()
-            found[at] = shares[entry] * (ends[0] - ends[1]) / (2 * self.mu)
+            at = self.entries.index(entry)
+            direction = _gaussian(split.shared, seeds[at])
+            found[at] = shares[entry] * self._slope(step, split, weights, entry, direction)
         device = split.shared[0].device
         slopes: list[float] = (sum_over_ranks(found.to(device)) / world_size()).tolist()
         return slopes
 
-    def _mixture(self, mean: list[Tensor], seed: int, slope: float) -> list[Tensor]:
+    def _mixture(self, mean: list[Tensor], direction: list[Tensor], slope: float) -> list[Tensor]:
         """The mean loss' gradient and the estimate of one task."""
         mixed = []
-        for whole, direction in zip(mean, _gaussian(mean, seed), strict=True):
-            local = direction * slope
-            length = local.norm()
-            if self.rescale == "layer" and float(length) > 0:
-                local = local * (whole.norm() / length)
-            mixed.append(self.alpha * whole + (1 - self.alpha) * local)
+        for whole, unit in zip(mean, direction, strict=True):
+            factor: float | Tensor = slope
+            if self.rescale == "layer":
+                length = unit.norm()
+                factor = float(slope > 0) - float(slope < 0)
+                factor = factor * whole.norm() / torch.where(length > 0, length, 1.0)
+            mixed.append(self.alpha * whole + unit * ((1 - self.alpha) * factor))
         return mixed
 
 

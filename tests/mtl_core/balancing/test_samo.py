@@ -38,16 +38,16 @@ def test_where_the_second_passes_are_evaluated(alpha, rescale):
     rows = torch.tensor([[2.5, -0.5], [-3.625, 0.25]], dtype=torch.float64)
     heads = torch.tensor([3.0, -1.5])
     for t in range(2):
-        plus, minus = (moved[2 * t + k][0] - first[0] for k in range(2))
+        plus, minus = (moved[3 * t + k][0] - first[0] for k in range(2))
         torch.testing.assert_close(plus, -minus)
         direction = plus / 0.01
         local = (rows[t] @ direction) * direction
         if rescale == "layer":
             local = local * (rows.mean(0).norm() / local.norm())
         wanted = alpha * rows.mean(0) + (1 - alpha) * local
-        ascent = moved[4 + t][0] - first[0]
+        ascent = moved[3 * t + 2][0] - first[0]
         torch.testing.assert_close(ascent, 0.2 * wanted / wanted.norm(), rtol=1e-3, atol=1e-4)
-        own = moved[4 + t][1 + t] - first[1 + t]
+        own = moved[3 * t + 2][1 + t] - first[1 + t]
         assert float(own) == pytest.approx(0.1 * float(heads[t].sign()))
     assert torch.equal(problem.theta.detach(), first[0])
 
