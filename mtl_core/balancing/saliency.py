@@ -104,6 +104,8 @@ def _gram_squares(values: Tensor) -> Tensor:
     """Sums of squares of the smaller Gramian, in blocks where all are too large to be kept."""
     rows = values if values.shape[-2] <= values.shape[-1] else values.mT
     size = rows.shape[-2]
+    if size == 1:
+        return rows.square().sum((-2, -1)).square()
     stack = rows.numel() // max(1, rows.shape[-1]) * size
     if stack <= _LARGEST:
         return _block_squares(rows, rows)
