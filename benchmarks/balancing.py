@@ -16,6 +16,7 @@ rows: losses in one tensor, so that every walk visits every head, and Python loo
 import argparse
 import csv
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mtl_core.balancing import Balanced, GradientBalancer, PCGrad, Stages
-from mtl_core.balancing.mgda import MGDA
+from mtl_core.balancing import MGDA, Balanced, GradientBalancer, PCGrad, Stages
 
 FIELDS = ("model", "tasks", "route", "ratio", "plain_ms", "memory_mib")
 
@@ -56,7 +56,7 @@ def mlp(batch: int) -> Callable[[int], tuple[nn.Module, list[nn.Module], Tensor]
     def make(tasks: int) -> tuple[nn.Module, list[nn.Module], Tensor]:
         widths = (64, 640, 640, 640, 192)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
         heads = [nn.Linear(192, 1) for _ in range(tasks)]
         return nn.Sequential(*layers), heads, torch.randn(batch, 64)
@@ -166,10 +166,10 @@ def jacobian(chunk: int | None) -> Callable[[Problem], Step]:
     """TorchJD's Jacobian route."""
 
     def make(problem: Problem) -> Step:
-        from torchjd.aggregation import MGDA as TheirMGDA
+        from torchjd import aggregation
         from torchjd.autojac import jac_to_grad, mtl_backward
 
-        shared, aggregator = list(problem.trunk.parameters()), TheirMGDA()
+        shared, aggregator = list(problem.trunk.parameters()), aggregation.MGDA()
 
         def step() -> None:
             problem.optimizer.zero_grad()

@@ -1,25 +1,151 @@
-"""What the tests over all balancing methods share."""
+"""Every balancing method, ready to train the toy, and what the tests over all of them share."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from rotated_toy import rotated_toy_module
 from toys import toy_module
 
+from mtl_core.balancing import (
+    COSMOS,
+    DBMTL,
+    DTP,
+    DWA,
+    FAMO,
+    FORUM,
+    GLS,
+    IGB,
+    IMTL,
+    IMTLG,
+    IMTLL,
+    LDCMTL,
+    MGDA,
+    MGDAUB,
+    MOML,
+    NTKMTL,
+    NTKMTLSR,
+    PBI,
+    PCD,
+    PIVRG,
+    RLW,
+    SAM,
+    SAMO,
+    SI,
+    STCH,
+    UW,
+    UWO,
+    UWSO,
+    AdaTask,
+    AlignedMTL,
+    AlignedMTLUB,
+    AutoLambda,
+    Balancer,
+    BayesAgg,
+    CAGrad,
+    Calibrated,
+    ConFIG,
+    ConsMTL,
+    DualProj,
+    Equal,
+    ExcessMTL,
+    FairGrad,
+    GO4Align,
+    GradDrop,
+    GradNorm,
+    GradVac,
+    Krum,
+    MetaBalance,
+    MoCo,
+    MoDo,
+    MTAdam,
+    NashMTL,
+    PCGrad,
+    RepMTL,
+    RotoGrad,
+    SDMGrad,
+    SelUpdate,
+    Static,
+    TrimmedMean,
+    UPGrad,
+)
 from mtl_core.modules import MultiTaskModule
 
-_spec = importlib.util.spec_from_file_location(
-    "catalogue", Path(__file__).parent / "mtl_core" / "balancing" / "catalogue.py"
-)
-_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_module)
-METHODS = _module.METHODS
+METHODS: dict[str, Callable[[], Balancer]] = {
+    "AdaTask": AdaTask,
+    "AlignedMTL": AlignedMTL,
+    "AlignedMTLUB": AlignedMTLUB,
+    "AutoLambda": AutoLambda,
+    "BayesAgg": lambda: BayesAgg(samples=8),
+    "CAGrad": CAGrad,
+    "COSMOS": COSMOS,
+    "COSMOS drawn": lambda: COSMOS(concentration=1.0),
+    "Calibrated": lambda: Calibrated(steps=4),
+    "ConFIG": ConFIG,
+    "ConsMTL": ConsMTL,
+    "DBMTL": DBMTL,
+    "DTP": lambda: DTP(metrics={"size": "r2"}),
+    "DWA": DWA,
+    "DualProj": DualProj,
+    "Equal": Equal,
+    "ExcessMTL": ExcessMTL,
+    "FAMO": FAMO,
+    "FAMO next step": lambda: FAMO(update="next_step"),
+    "FORUM": lambda: FORUM(steps=2, inner_lr=0.05),
+    "FairGrad": FairGrad,
+    "GLS": GLS,
+    "GO4Align": GO4Align,
+    "GradDrop": GradDrop,
+    "GradNorm": lambda: GradNorm(warmup=2),
+    "GradVac": GradVac,
+    "IGB": IGB,
+    "IMTL": IMTL,
+    "IMTLG": IMTLG,
+    "IMTLL": IMTLL,
+    "Krum": Krum,
+    "LDCMTL": LDCMTL,
+    "LDCMTL free": lambda: LDCMTL(router="free"),
+    "MGDA": MGDA,
+    "MGDAUB": MGDAUB,
+    "MOML": MOML,
+    "MTAdam": MTAdam,
+    "MetaBalance": MetaBalance,
+    "MoCo": MoCo,
+    "MoDo": MoDo,
+    "NTKMTL": NTKMTL,
+    "NTKMTLSR": NTKMTLSR,
+    "NashMTL": NashMTL,
+    "PBI": lambda: PBI(theta=0.5),
+    "PCD": PCD,
+    "PCGrad": PCGrad,
+    "PIVRG": PIVRG,
+    "RLW": RLW,
+    "RLW dirichlet": lambda: RLW(distribution="dirichlet"),
+    "RepMTL": RepMTL,
+    "RotoGrad": lambda: RotoGrad(lr=0.01, burn_in=3),
+    "SAM": lambda: SAM(rho=0.1),
+    "SAMO": lambda: SAMO(rho=0.1),
+    "SDMGrad": SDMGrad,
+    "SI": SI,
+    "STCH": STCH,
+    "STCH nadir": lambda: STCH(form="nadir", warmup=0),
+    "SelUpdate": lambda: SelUpdate(warmup=4, beta=0.1),
+    "Static": lambda: Static(weights={"size": 0.5}),
+    "TrimmedMean": TrimmedMean,
+    "UPGrad": UPGrad,
+    "UW": UW,
+    "UW paper": lambda: UW(
+        form="paper",
+        kinds={"size": "regression", "kind": "classification", "marks": "classification"},
+    ),
+    "UWO": UWO,
+    "UWSO": UWSO,
+}
 
 # Acts on every micro-batch of a window by itself: at the border, with a surrogate of the Gramian,
 # at moved weights, or with weights that are a function of that micro-batch's losses.
 PER_BATCH = {
-    "AlignedMTLUB", "AutoLambda", "BayesAgg", "COSMOS", "COSMOS drawn", "Calibrated", "ConsMTL", "FAMO",
+    "AlignedMTLUB", "AutoLambda", "BayesAgg", "COSMOS", "COSMOS drawn", "Calibrated", "ConsMTL",
+    "FAMO",
     "FAMO next step", "GLS", "GO4Align", "GradNorm", "IGB", "LDCMTL", "LDCMTL free", "MGDAUB",
     "MOML", "NTKMTLSR", "PBI", "RepMTL", "RotoGrad", "SAM", "SAMO",
     "SDMGrad", "SI", "STCH", "STCH nadir", "UWO", "UWSO",
@@ -33,7 +159,8 @@ FOREIGN = dict.fromkeys(["DTP", "Static", "UW paper"], "options name tasks that 
 AFTER_VALIDATION = {"DTP"}
 # Needs decoders that meet only in the features.
 AT_THE_BORDER = {
-    "AlignedMTLUB", "BayesAgg", "Calibrated", "ConsMTL", "GradNorm", "MGDAUB", "NTKMTLSR", "RotoGrad",
+    "AlignedMTLUB", "BayesAgg", "Calibrated", "ConsMTL", "GradNorm", "MGDAUB", "NTKMTLSR",
+    "RotoGrad",
 }  # fmt: skip
 # Has nothing to do where the shared part is frozen; the rest goes on with the decoders.
 NEEDS_TRUNK = {name for name, make in METHODS.items() if make().by_hand} | {"RepMTL"}

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from balancing_methods import METHODS, PER_BATCH, SEQUENTIAL, catalogue_module
 from torch.utils.data import DataLoader, DistributedSampler
 from toys import parameters_of, toy_module, toy_samples, toy_trainer
 
-from mtl_core.balancing import MGDAUB, UW, Equal, GradDrop, PCGrad
 from mtl_core.data.batch import collate
 
-FAMILIES = {b.__name__: b for b in (Equal, UW, PCGrad, GradDrop, MGDAUB)}
+# Methods that split the samples of a rank, and one whose penalty compares samples of a rank.
+APART = ("AutoLambda", "FORUM", "MOML", "MoDo", "RepMTL", "SDMGrad")
+ACCUMULATED = [n for n in METHODS if n not in PER_BATCH | SEQUENTIAL | set(APART)]
 
 
 class WatchBuffers(L.Callback):
@@ -26,16 +28,16 @@ class WatchBuffers(L.Callback):
 
 
 def train(balancer: str | None, world: int, **kwargs) -> torch.Tensor:
-    """Parameters after two epochs; a step sees the same samples whatever the world size."""
-    module = toy_module()
-    samples = toy_samples(96)
+    """Parameters after an epoch; a step sees the same samples whatever the world size."""
+    module = toy_module() if balancer is None else catalogue_module(balancer, lr=0.02)
+    samples = toy_samples(64)
     rank = torch.distributed.get_rank() if world > 1 else 0
     sampler = DistributedSampler(samples, world, rank, shuffle=False)
     loader = DataLoader(samples, 16 // world, sampler=sampler, collate_fn=collate)
     distributed = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
     trainer = toy_trainer(
-        *([FAMILIES[balancer]()] if balancer else []),
-        limit_val_batches=0,
+        *([METHODS[balancer]()] if balancer else []),
+        max_epochs=1,
         **(distributed if world > 1 else {}),
         **kwargs,
     )
@@ -48,8 +50,9 @@ def main(out: Path) -> None:
     results: dict[str, torch.Tensor] = {}
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    for name in FAMILIES:
+    for name in METHODS:
         results[name] = train(name, 2)
+    for name in ACCUMULATED:
         results[f"{name} accumulated"] = train(name, 2, accumulate_grad_batches=2)
     results["none"] = train(None, 2)
     for name in ("Equal", "PCGrad", "MGDAUB"):
@@ -58,7 +61,7 @@ def main(out: Path) -> None:
         sampler = DistributedSampler(samples, 2, rank, shuffle=False)
         loader = DataLoader(samples, 8, sampler=sampler, collate_fn=collate)
         trainer = toy_trainer(
-            FAMILIES[name](),
+            METHODS[name](),
             watch,
             strategy="ddp",
             devices=2,

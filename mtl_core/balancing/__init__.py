@@ -9,7 +9,7 @@ from mtl_core.balancing.bayes_agg import BayesAgg
 from mtl_core.balancing.border import Merged
 from mtl_core.balancing.cagrad import CAGrad
 from mtl_core.balancing.calibrated import Calibrated
-from mtl_core.balancing.config import ConFIG
+from mtl_core.balancing.con_fig import ConFIG
 from mtl_core.balancing.cons_mtl import ConsMTL
 from mtl_core.balancing.cosmos import COSMOS
 from mtl_core.balancing.db_mtl import DBMTL

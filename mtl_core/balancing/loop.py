@@ -159,11 +159,11 @@ class Balanced:
             By task, a tensor, or as many as were given; gradients stop there until `backward`.
             The features themselves for methods that only weigh losses.
         """
-        if not self.balancer.wants_cut:
-            return dict.fromkeys(self.entries, features)
         single = isinstance(features, Tensor)
         maps = [features] if isinstance(features, Tensor) else list(features)
         self._features = Features(maps)
+        if not self.balancer.wants_cut:
+            return dict.fromkeys(self.entries, features)
         self._sides = {task: self._features.cut() for task in self.entries}
         return {t: side.maps[0] if single else side.maps for t, side in self._sides.items()}
 

@@ -1,17 +1,15 @@
 """What holds for every method that only weighs losses."""
 
 import math
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from balancing_methods import METHODS
 from toys import fit, toy_tasks
 
 from mtl_core.balancing import LDCMTL, Equal, LossBalancer
 from mtl_core.errors import BalancerError
 
-METHODS = runpy.run_path(str(Path(__file__).with_name("catalogue.py")))["METHODS"]
 LOSSES = torch.tensor([0.5, 2.0, 1.25], dtype=torch.float64)
 ENTRIES = tuple(toy_tasks())
 

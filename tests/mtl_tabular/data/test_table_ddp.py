@@ -1,13 +1,8 @@
 """Two gloo processes see the rows that one sees, and end with the same network."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from processes import run_ranks
 from table_worker import PREDICTED, ROWS, STEP, VALIDATED, train
 
 pytestmark = pytest.mark.ddp
@@ -23,34 +18,9 @@ def one() -> dict:
 def both(tmp_path_factory) -> list[dict]:
     """What both processes ended with."""
     out = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = Path(__file__).parents[3]
-    workers = []
-    for rank in range(2):
-        # The variables that torchrun sets, so that Lightning joins instead of launching.
-        env = os.environ | {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "TORCHELASTIC_RUN_ID": "test",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
-        }
-        command = [sys.executable, "-m", "table_worker", str(out)]
-        workers.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    for worker in workers:
-        printed, _ = worker.communicate(timeout=240)
-        assert worker.returncode == 0, printed.decode()[-4000:]
+    found = run_ranks("table_worker", out)
     assert len(list((out / "cache").iterdir())) == 3
-    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return found
 
 
 STORAGES = pytest.mark.parametrize("storage", ["memory", "disk"])
