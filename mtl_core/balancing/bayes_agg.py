@@ -113,6 +113,7 @@ class BayesAgg(FeatureBalancer):
 
     source = "Achituve et al., ICML 2024"
     needs = "features"
+    keeps = "D² numbers an output"
 
     def __init__(
         self,

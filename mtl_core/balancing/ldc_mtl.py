@@ -100,6 +100,8 @@ class LDCMTL(LossBalancer):
     """
 
     source = "Xiao et al., 2025"
+    needs = "losses and features"
+    keeps = "the router, T numbers"
 
     def __init__(
         self,

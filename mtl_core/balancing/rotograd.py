@@ -83,6 +83,7 @@ class RotoGrad(FeatureBalancer):
     """
 
     source = "Javaloy and Valera, ICLR 2022"
+    keeps = "moments of the rotations, 2T numbers"
 
     def __init__(
         self,

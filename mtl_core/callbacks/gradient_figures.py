@@ -66,7 +66,7 @@ def draw_conflicts(history: GradientHistory, *, stages: int = 4) -> Figure:
     parts = list(torch.arange(len(steps)).tensor_split(min(stages, len(steps))))
     figure = Figure(figsize=(2.9 * max(3, len(parts)), 5.6), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(3.2, 2.2))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(3.2, 2.2))[:, 0]
     maps = upper.subplots(1, len(parts), squeeze=False)[0]
     for k, (axes, part) in enumerate(zip(maps, parts, strict=True)):
         matrix = pair_matrix(history, cosines[part].nanmean(0))

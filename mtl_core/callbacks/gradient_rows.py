@@ -113,6 +113,7 @@ class GradientRows:
         if self._buffer is None:
             self._buffer = RowBuffer(parameters, len(self.entries))
         for entry, loss in step.losses.items():
+            row: list[Tensor | None]
             if border is None:
                 row = list(
                     torch.autograd.grad(
