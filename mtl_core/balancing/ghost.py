@@ -21,6 +21,7 @@ from mtl_core.balancing.rows import (
     decoder_pass,
     full_precision,
     gramian,
+    stack_or_zeros,
 )
 from mtl_core.errors import BalancerError
 from mtl_core.nn.parts import ParameterSplit, SharedNetwork
@@ -120,12 +121,7 @@ class Ghost:
         reached = [i for i, f in enumerate(features) if f.requires_grad]
         found: Sequence[Tensor | None] = [None] * (len(outputs) + len(others))
         if gradients and reached:
-            stacked = [
-                torch.stack(
-                    [torch.zeros_like(features[i]) if g[i] is None else g[i] for g in gradients]
-                )  # type: ignore[misc]
-                for i in reached
-            ]
+            stacked = [stack_or_zeros([g[i] for g in gradients], features[i]) for i in reached]
             found = torch.autograd.grad(
                 [features[i] for i in reached],
                 [*outputs, *others],
@@ -166,7 +162,9 @@ class Ghost:
             if len(layer.inputs) > 1:
                 layer.inputs = [torch.cat(layer.inputs)]
                 layer.signals = [torch.cat(layer.signals, 1)]
-            total += layer_gramian(layer.inputs[0], layer.signals[0], layer.module.bias is not None)
+            bias = layer.module.bias
+            moves = bias is not None and bias.requires_grad
+            total += layer_gramian(layer.inputs[0], layer.signals[0], moves)
         return total[step.present][:, step.present]
 
     def write(self, weights: Tensor, step: Step) -> None:
@@ -186,7 +184,7 @@ class Ghost:
                 (module.weight, merged.t() @ layer.inputs[0]),
                 (module.bias, merged.sum(0)),
             ):
-                if parameter is not None and parameter.requires_grad:
+                if isinstance(parameter, nn.Parameter) and parameter.requires_grad:
                     accumulate([parameter], [gradient.to(parameter.dtype)])
         if self._others is not None:
             direction = combine(self._others.rows[step.present], weights)

@@ -236,6 +236,11 @@ def trunk_gradient(
     )
 
 
+def stack_or_zeros(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Gradients (T, ...) along a new first axis; None stands for zeros of the shape of `like`."""
+    return torch.stack([torch.zeros_like(like) if g is None else g for g in gradients])
+
+
 def trunk_rows(
     features: Sequence[Tensor],
     gradients: Sequence[Sequence[Tensor | None]],
@@ -247,12 +252,7 @@ def trunk_rows(
     to allow that.
     """
     outputs = [i for i, f in enumerate(features) if f.requires_grad]
-    stacked = [
-        torch.stack(
-            [torch.zeros_like(features[i]) if g[i] is None else g[i] for g in gradients]  # type: ignore[misc]
-        )
-        for i in outputs
-    ]
+    stacked = [stack_or_zeros([g[i] for g in gradients], features[i]) for i in outputs]
     found = torch.autograd.grad(
         [features[i] for i in outputs],
         list(parameters),

@@ -40,6 +40,17 @@ def test_other_exact_routes_agree(gram, options, network):
     torch.testing.assert_close(other.seen[0], exact.seen[0])
 
 
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_ghosts_of_partly_frozen_layers(frozen):
+    found = []
+    for gram in ("exact", "ghost"):
+        module, method = toy_module(), Watched(stages=Stages(gram=gram))
+        getattr(module.network.trunk[0], frozen).requires_grad_(False)
+        fit(method, module=module, max_steps=1)
+        found.append(method.seen[0])
+    torch.testing.assert_close(found[0], found[1])
+
+
 @pytest.mark.parametrize("gram", ["last_layer", "feature", "subsample"])
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}])
 def test_equal_weights_from_any_surrogate_are_the_plain_sum(gram, options):
