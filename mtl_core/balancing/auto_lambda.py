@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mtl_core.balancing.bilevel import BilevelBalancer, softmax_gradient
-from mtl_core.balancing.lookahead import LookAhead, kept_weights
+from mtl_core.balancing.lookahead import LookAhead
+from mtl_core.balancing.moved_weights import MovedWeights
 from mtl_core.errors import UnknownNameError
 
 
@@ -67,7 +68,7 @@ class AutoLambda(BilevelBalancer):
     def look(self, ahead: LookAhead) -> tuple[list[str], Tensor] | None:
         """Central difference along the outer gradient at the virtual step."""
         length = self.step_length()
-        with kept_weights(ahead.parameters):
+        with MovedWeights(ahead.parameters):
             inner = ahead.evaluate(0)
             tasks = list(inner.means)
             if not tasks:
@@ -81,7 +82,7 @@ class AutoLambda(BilevelBalancer):
             return None
         sides = []
         for sign in (1.0, -1.0):
-            with kept_weights(ahead.parameters), torch.no_grad():
+            with MovedWeights(ahead.parameters), torch.no_grad():
                 ahead.move(direction, sign * 0.01 / norm)
                 means = ahead.evaluate(0).means
             sides.append(torch.tensor([means[e] for e in tasks], dtype=torch.float64))

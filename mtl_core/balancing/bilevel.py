@@ -91,7 +91,7 @@ class BilevelBalancer(LossBalancer):
     def look(self, ahead: LookAhead) -> tuple[list[str], Tensor] | None:
         """Gradient (P,) float64 by the logits of some entries, or None where there is none.
 
-        The weights may be moved, inside of `kept_weights`. Every rank has to come to the same.
+        The weights may be moved, inside of `MovedWeights`. Every rank has to come to the same.
         """
 
     def weigh(self, losses: Tensor, step: Step) -> Tensor:

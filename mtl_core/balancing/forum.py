@@ -8,9 +8,10 @@ from torch import Tensor
 from mtl_core.balancing.base import Balanceable
 from mtl_core.balancing.bilevel import BilevelBalancer, softmax_gradient
 from mtl_core.balancing.feature import require_shared
-from mtl_core.balancing.lookahead import LookAhead, kept_weights
+from mtl_core.balancing.lookahead import LookAhead
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.moml import products
+from mtl_core.balancing.moved_weights import MovedWeights
 from mtl_core.balancing.ranks import mean_gradients
 from mtl_core.balancing.rows import accumulate
 from mtl_core.balancing.solvers import minimise_nonnegative, to_numpy
@@ -136,7 +137,7 @@ class FORUM(BilevelBalancer):
     def look(self, ahead: LookAhead) -> tuple[list[str], Tensor] | None:
         """Add outer gradients and the penalty's to the window's rows."""
         assert self._rows is not None
-        with kept_weights(ahead.parameters):
+        with MovedWeights(ahead.parameters):
             half = ahead.evaluate(0)
             inner = list(half.means)
             weights = self.weights_of(inner)

@@ -1,7 +1,6 @@
 """Two halves of a batch, and losses at moved weights: what bi-level methods look at."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,18 +27,6 @@ class Half(NamedTuple):
     losses: dict[str, Tensor]
     means: dict[str, float]
     shares: dict[str, float]
-
-
-@contextmanager
-def kept_weights(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let weights be moved inside; they are copied back bit for bit, also after an error."""
-    kept = [p.detach().clone() for p in parameters]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(parameters), kept)
-        torch.clear_autocast_cache()
 
 
 class LookAhead:
@@ -109,7 +96,7 @@ class LookAhead:
 
     @torch.no_grad()
     def move(self, direction: Tensor, factor: float) -> None:
-        """Add `factor` times a direction (n,) to the weights; call it inside of `kept_weights`."""
+        """Add `factor` times a direction (n,) to the weights; call it inside of `MovedWeights`."""
         steps = direction.split([p.numel() for p in self.parameters])
         for parameter, step in zip(self.parameters, steps, strict=True):
             parameter.add_(step.view(parameter.shape), alpha=factor)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mtl_core.balancing.bilevel import BilevelBalancer, softmax_gradient
-from mtl_core.balancing.lookahead import LookAhead, kept_weights
+from mtl_core.balancing.lookahead import LookAhead
+from mtl_core.balancing.moved_weights import MovedWeights
 from mtl_core.balancing.solvers import min_norm_point
 
 
@@ -70,7 +71,7 @@ class MOML(BilevelBalancer):
     def look(self, ahead: LookAhead) -> tuple[list[str], Tensor] | None:
         """Hypergradients of all outer losses, combined."""
         length = self.step_length()
-        with kept_weights(ahead.parameters):
+        with MovedWeights(ahead.parameters):
             half = ahead.evaluate(0)
             inner = list(half.means)
             if not inner:

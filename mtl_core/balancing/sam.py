@@ -9,12 +9,12 @@ from torch import Tensor
 from mtl_core.balancing.by_name import check_choice
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.losses import Step, TaskLosses
+from mtl_core.balancing.moved_weights import MovedWeights
 from mtl_core.balancing.passes import aux_pass, entry_passes
 from mtl_core.balancing.rows import RowBuffer
 from mtl_core.balancing.rowwise import Update
 from mtl_core.balancing.sharpness import (
     Inner,
-    MovedWeights,
     Norm,
     PointGradients,
     SharpnessBalancer,

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from mtl_core.balancing.by_name import check_choice
 from mtl_core.balancing.losses import Step, TaskLosses
+from mtl_core.balancing.moved_weights import MovedWeights
 from mtl_core.balancing.passes import aux_pass, summed_pass
 from mtl_core.balancing.ranks import sum_over_ranks, world_size
 from mtl_core.balancing.rows import RowBuffer
 from mtl_core.balancing.sharpness import (
     Inner,
-    MovedWeights,
     SharpnessBalancer,
     ascent_length,
     climb,

@@ -23,7 +23,8 @@ from mtl_core.balancing import (
     PCGrad,
     Stages,
 )
-from mtl_core.balancing.sharpness import MovedWeights, ascent_length, climb
+from mtl_core.balancing.moved_weights import MovedWeights
+from mtl_core.balancing.sharpness import ascent_length, climb
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.tasks import Regression
 
