@@ -26,7 +26,6 @@ POINTS = {
     ((-8.5, 7.5), "sum"): (-7.436, 6.244),
     ((-8.5, 7.5), "NashMTL"): (-7.5032, 6.2784),
     ((9.0, 9.0), "sum"): (7.9459, 7.7423),
-    ((9.0, 9.0), "MGDA"): (7.9841, 7.7381),
     (NEAR, "sum"): (-6.3378, -1.4542),
     (NEAR, "MGDA"): (-6.2784, -2.1273),
     (NEAR, "PCGrad"): (-6.8329, -1.5263),
@@ -60,24 +59,25 @@ def test_points_after_a_thousand_steps(start, name):
 
 @pytest.mark.parametrize("start", [(-8.5, 7.5), (9.0, 9.0)])
 def test_the_plain_sum_gets_stuck(start):
-    """In a ravine, far above the set of compromises at b = -8.4."""
-    points = EXAMPLE["path"](None, start, steps=9000)
-    np.testing.assert_allclose(np.abs(points[-1]), (5.02, 2.7), atol=0.15)
+    """In a ravine at |a| = 5, far above the set of compromises at b = -8.4."""
+    points = EXAMPLE["path"](None, start, steps=6000)
+    assert abs(abs(points[-1, 0]) - 5.02) < 0.06
+    assert points[-1, 1] > 2.5
     assert np.abs(points[-1] - points[-1000]).max() < 0.1
-    assert cosine(points[-1]) > -1
+    assert cosine(points[-1]) > -0.99
 
 
 @pytest.mark.slow
 def test_methods_end_at_compromises_and_nash_does_not_see_the_scale():
-    """Fifty times the learning rate, so that a thousand steps reach the end."""
+    """Fifty times the learning rate, so that few steps reach the end."""
     ends = {
-        (name, scale): EXAMPLE["path"](METHODS[name](), NEAR, steps=1000, lr=0.05, scale=scale)[-1]
+        (name, scale): EXAMPLE["path"](METHODS[name](), NEAR, steps=600, lr=0.05, scale=scale)[-1]
         for name, scale in (("MGDA", 1.0), ("IMTLG", 1.0), ("NashMTL", 1.0), ("NashMTL", 0.1))
     }
     for (name, scale), point in ends.items():
         assert cosine(point, scale) < -0.999, name
         assert -7 <= point[0] <= 7
-        assert -8.45 <= point[1] <= -8.2
+        assert -8.45 <= point[1] <= -8
     np.testing.assert_allclose(ends["NashMTL", 1.0], ends["NashMTL", 0.1], atol=2e-2)
     np.testing.assert_allclose(ends["NashMTL", 1.0], (-3.268, -8.373), atol=2e-2)
 
