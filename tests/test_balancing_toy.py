@@ -71,13 +71,13 @@ def test_the_plain_sum_gets_stuck(start):
 def test_methods_end_at_compromises_and_nash_does_not_see_the_scale():
     """Fifty times the learning rate, so that few steps reach the end."""
     ends = {
-        (name, scale): EXAMPLE["path"](METHODS[name](), NEAR, steps=600, lr=0.05, scale=scale)[-1]
+        (name, scale): EXAMPLE["path"](METHODS[name](), NEAR, steps=1000, lr=0.05, scale=scale)[-1]
         for name, scale in (("MGDA", 1.0), ("IMTLG", 1.0), ("NashMTL", 1.0), ("NashMTL", 0.1))
     }
     for (name, scale), point in ends.items():
         assert cosine(point, scale) < -0.999, name
         assert -7 <= point[0] <= 7
-        assert -8.45 <= point[1] <= -8
+        assert -8.45 <= point[1] <= -8.2
     np.testing.assert_allclose(ends["NashMTL", 1.0], ends["NashMTL", 0.1], atol=2e-2)
     np.testing.assert_allclose(ends["NashMTL", 1.0], (-3.268, -8.373), atol=2e-2)
 
