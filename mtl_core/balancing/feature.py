@@ -36,7 +36,7 @@ class FeatureBalancer(Balancer):
         super().__init__(seed=seed)
         self.weight_decoders = weight_decoders
         self._latest: dict[str, float] = {}
-        self._tensors = 0
+        self._shapes: list[torch.Size] = []
 
     @abstractmethod
     def merge(self, rows: Tensor, losses: Tensor, step: Step) -> Merged:
@@ -54,24 +54,26 @@ class FeatureBalancer(Balancer):
         return inner_over_ranks(rows)
 
     def by_sample(self, rows: Tensor, samples: int) -> Tensor:
-        """View of the rows by sample.
+        """The rows by sample.
 
         Args:
             rows: (T, m).
-            samples: B; m is a multiple of it where the border is one tensor.
+            samples: B.
 
         Returns:
             (T, B, m / B).
 
         Raises:
-            BalancerError: the border does not consist of one tensor with a row a sample.
+            BalancerError: a tensor of the border does not have a row a sample.
         """
-        if not samples or rows.shape[1] % samples or self._tensors != 1:
+        if not samples or any(len(shape) < 1 or shape[0] != samples for shape in self._shapes):
             raise BalancerError(
-                f"{type(self).__name__} looks at samples one by one, which needs features of one "
-                "tensor whose first axis is the batch."
+                f"{type(self).__name__} looks at samples one by one, which needs features whose "
+                f"first axis is the batch of {samples}, found shapes "
+                f"{[tuple(shape) for shape in self._shapes]}."
             )
-        return rows.view(len(rows), samples, -1)
+        pieces = rows.split([shape.numel() for shape in self._shapes], dim=1)
+        return torch.cat([piece.reshape(len(rows), samples, -1) for piece in pieces], dim=2)
 
     def check(self, trainer: L.Trainer, module: L.LightningModule) -> Balanceable:
         """Refuse networks without a border too."""
@@ -95,7 +97,7 @@ class FeatureBalancer(Balancer):
         update = replace(self.step(present), samples=step.size)
 
         def merge(border: Border) -> Merged:
-            self._tensors = len(border.features)
+            self._shapes = [f.shape for f in border.features]
             # Every rank has to reach the same verdict: all of them take part in what follows.
             if not self.all_finite(finite_on_all_ranks(border.rows), update):
                 return Merged(torch.full_like(border.rows[0], float("nan")))

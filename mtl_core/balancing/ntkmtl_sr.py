@@ -74,8 +74,8 @@ class NTKMTLSR(FeatureBalancer):
     :math:`\sqrt T`, which ``scale: paper`` restores. Samples are dealt to parts in turn; two
     processes equal one where `parts` is a multiple of their number. Samples without any gradient
     of a task count as unlabelled. A task without gradient in the batch keeps weight one and is left
-    out of the mean. Degree one in the scale of the gradients, any scale. Needs a border of one
-    tensor whose first axis is the batch (by BatchNorm in decoders samples mix, which is
+    out of the mean. Degree one in the scale of the gradients, any scale. Needs a border of
+    tensors whose first axis is the batch (by BatchNorm in decoders samples mix, which is
     neglected).
 
     Args:

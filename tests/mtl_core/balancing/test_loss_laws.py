@@ -7,7 +7,7 @@ import torch
 from balancing_methods import METHODS
 from toys import fit, toy_tasks
 
-from mtl_core.balancing import LDCMTL, Equal, LossBalancer
+from mtl_core.balancing import FAMO, LDCMTL, Equal, LossBalancer
 from mtl_core.errors import BalancerError
 
 LOSSES = torch.tensor([0.5, 2.0, 1.25], dtype=torch.float64)
@@ -21,7 +21,10 @@ def plain(make):
 
 
 MAKERS = {name: make for name, make in METHODS.items() if isinstance(make(), LossBalancer)}
-POSITIVE = ["SI", "UWO", "UWSO", "GLS", "IMTLL", "IGB", "GO4Align", "STCH nadir", "LDCMTL"]
+POSITIVE = [
+    *("SI", "UWO", "UWSO", "GLS", "IMTLL", "IGB", "GO4Align", "STCH nadir", "LDCMTL"),
+    *("FAMO", "FAMO next step", "RepMTL"),
+]
 PLACED = {
     "DTP",
     "Static",
@@ -113,7 +116,8 @@ def test_no_task_depends_on_its_place(name):
 def test_one_task_is_itself(name):
     balancer = started(name, ENTRIES[:1])
     weight = float(weigh(balancer, LOSSES[:1]))
-    expected = {"SI": 1 / 0.5, "IGB": 1 / 0.5, "STCH nadir": 1 / 0.5, "UW": 0.5, "UW paper": 0.5}
+    over_loss = dict.fromkeys(["SI", "IGB", "STCH nadir", "RepMTL"], 1 / 0.5)
+    expected = {**over_loss, "UW": 0.5, "UW paper": 0.5}
     assert weight == pytest.approx(expected.get(name, 1.0), rel=1e-6)
 
 
@@ -140,6 +144,8 @@ def test_finite_at_any_scale(name, scale):
 @pytest.mark.parametrize("loss", [0.0, -1.0, math.nan])
 def test_losses_that_are_not_positive_are_named(name, loss):
     balancer = started(name)
+    if loss == 0 and isinstance(balancer, FAMO):
+        loss = -2 * balancer.eps  # which FAMO adds to every loss
     losses = torch.tensor([1.0, loss, 1.0], dtype=torch.float64)
     with pytest.raises(BalancerError, match="positive losses, but that of kind is"):
         weigh(balancer, losses)

@@ -10,11 +10,11 @@ from mtl_core.balancing.ntkmtl_sr import largest_eigenvalues, part_squares
 from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
 
 
-def merged(rows, samples, **options):
-    """Answer for T gradients of `samples` samples, on a border of one tensor."""
+def merged(rows, samples, shapes=None, **options):
+    """Answer for T gradients of `samples` samples, on a border of one tensor or of such shapes."""
     balancer = NTKMTLSR(**options)
     balancer.start([str(i) for i in range(len(rows))])
-    balancer._tensors = 1
+    balancer._shapes = shapes or [torch.Size([samples, rows.shape[1] // samples])]
     step = replace(balancer.step(balancer.entries), samples=samples)
     return balancer.merge(rows, torch.ones(len(rows)), step)
 
@@ -52,6 +52,18 @@ def test_weighted_rows_have_one_largest_eigenvalue():
     largest = largest_eigenvalues(*part_squares(rows.view(4, 8, 3), 4))
     torch.testing.assert_close(found.weights**2 * largest, largest.mean().expand(4))
     torch.testing.assert_close(found.gradient, found.weights @ rows)
+
+
+def test_a_border_of_several_tensors_is_one_of_their_samples():
+    """Maps of several depths lie behind one another; each holds a row a sample."""
+    rows = random_rows(3, 4, width=24)
+    by_sample = rows.view(3, 4, 6)
+    apart = torch.cat([by_sample[..., :2].reshape(3, -1), by_sample[..., 2:].reshape(3, -1)], 1)
+    shapes = [torch.Size([4, 2]), torch.Size([4, 2, 2])]
+    found = merged(apart, 4, shapes)
+    torch.testing.assert_close(found.weights, merged(rows, 4).weights)
+    with pytest.raises(BalancerError, match=r"first axis is the batch of 4, found .*\(3, 8\)"):
+        merged(rows, 4, [torch.Size([3, 8])])
 
 
 def test_one_part_is_the_mini_batch_method():
