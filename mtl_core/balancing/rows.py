@@ -5,7 +5,7 @@ floor for exact methods, because every decoder is walked once and the combinatio
 backward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -17,7 +17,7 @@ from mtl_core.nn.parts import ParameterSplit
 
 # Widths at which the products are fastest: kernels for few rows, chunks that stay in the cache.
 _BLOCK = 12
-_COLUMNS = 1 << 14
+_COLUMNS = 1 << 13
 _DOUBLES = 1 << 20
 
 
@@ -44,19 +44,31 @@ def gramian(rows: Tensor) -> Tensor:
     Returns:
         (T, T) float64 on the CPU; not finite where a row is not.
     """
-    count, single = len(rows), full_precision(rows)
+    count = len(rows)
     total = rows.new_zeros(count, count, dtype=torch.float64)
-    parts = -(-count // _BLOCK)
-    size = -(-count // max(1, parts))
-    columns = _COLUMNS if single else max(1, _DOUBLES // max(1, count))
+    size = -(-count // max(1, -(-count // _BLOCK)))
     with torch.autocast(rows.device.type, enabled=False):
-        for chunk in rows.split(columns, dim=1):
-            blocks = (chunk if single else chunk.double()).split(size)
+        for piece in _pieces(rows):
+            blocks = piece.split(size, dim=1)
             for i, block in enumerate(blocks):
                 for j, other in enumerate(blocks[: i + 1]):
-                    place = total[i * size : i * size + len(block)]
-                    place[:, j * size : j * size + len(other)] += block @ other.t()
+                    place = total[i * size : i * size + block.shape[1]]
+                    products = torch.bmm(block, other.transpose(1, 2)).double().sum(0)
+                    place[:, j * size : j * size + other.shape[1]] += products
     return (total.tril() + total.tril(-1).t()).cpu()
+
+
+def _pieces(rows: Tensor) -> Iterator[Tensor]:
+    """The columns of (T, n) in chunks (k, T, c) of the type that they are multiplied in."""
+    if full_precision(rows):
+        # All chunks in one batched product: one by one they cost several times as much.
+        whole = rows.shape[1] - rows.shape[1] % _COLUMNS
+        if whole:
+            yield rows[:, :whole].unflatten(1, (-1, _COLUMNS)).transpose(0, 1)
+        yield rows[:, whole:].unsqueeze(0)
+    else:
+        for chunk in rows.split(max(1, _DOUBLES // max(1, len(rows))), dim=1):
+            yield chunk.double().unsqueeze(0)
 
 
 def full_precision(rows: Tensor) -> bool:
