@@ -1,7 +1,7 @@
 """Step time and memory of balancing routes, as ratios to the plain sum of losses.
 
 Usage: ``python benchmarks/balancing.py time [--models mlp conv] [--tasks 2 8] [--out FILE.csv]``
-and ``python benchmarks/balancing.py memory``.
+and ``python benchmarks/balancing.py memory``; ``report --out FILE.csv`` prints Markdown.
 
 A step is zero_grad, forward, losses, backward with aggregation and AdamW. All routes of a set-up
 take turns in one process on one thread; a figure is the median over rounds of CPU seconds, divided
@@ -17,6 +17,7 @@ import argparse
 import csv
 import gc
 import itertools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -293,49 +294,82 @@ def peak_mib(model: str, tasks: int, name: str) -> float:
     return (status_kib("VmHWM") - before) / 1024
 
 
+def append(path: Path | None, rows: list[dict[str, object]]) -> None:
+    """Add a set-up's rows to a CSV, where one is named."""
+    if path is None:
+        return
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def timed(model: str, tasks: int, names: list[str], seconds: float) -> list[dict[str, object]]:
+    """Rows of one set-up: medians of the ratios of each round."""
+    found = list(rounds(model, tasks, names, seconds))
+    base = {"plain_ms": round(1e3 * statistics.median(f["plain"] for f in found), 2)}
+    held = {name: statistics.median(f[name] / f["plain"] for f in found) for name in names}
+    return [
+        {"model": model, "tasks": tasks, "route": name, "ratio": round(ratio, 3), **base}
+        for name, ratio in held.items()
+    ]
+
+
+def weighed(model: str, tasks: int, names: list[str]) -> list[dict[str, object]]:
+    """Rows of one set-up: peak memory, a fresh process a route."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peaks = {name: pool.apply(peak_mib, (model, tasks, name)) for name in names}
+    return [
+        {"model": model, "tasks": tasks, "route": name, "memory_mib": round(peak, 1)}
+        for name, peak in peaks.items()
+    ]
+
+
+def report(path: Path) -> None:
+    """Markdown of a CSV: a table a model, a row a route, a column a number of tasks."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for field, unit in (("ratio", "times the plain step"), ("memory_mib", "peak MiB")):
+        held = {(r["model"], int(r["tasks"]), r["route"]): r[field] for r in rows if r[field]}
+        for model in dict.fromkeys(m for m, _, _ in held):
+            counts = sorted({t for m, t, _ in held if m == model})
+            print(f"\n| {model}, {unit} | " + " | ".join(f"T = {t}" for t in counts) + " |")
+            print("|---|" + "---|" * len(counts))
+            for route in dict.fromkeys(r for m, _, r in held if m == model):
+                cells = [held.get((model, t, route), "") for t in counts]
+                print(
+                    f"| {route} | "
+                    + " | ".join(f"{float(c):.2f}" if c else "" for c in cells)
+                    + " |"
+                )
+
+
 def main() -> None:
     """Measure and print; append to a CSV where one is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("time", "memory"))
+    parser.add_argument("what", choices=("time", "memory", "report"))
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--tasks", nargs="+", type=int, default=[2, 4, 8, 20])
     parser.add_argument("--routes", nargs="+", default=list(ROUTES), choices=list(ROUTES))
     parser.add_argument("--seconds", type=float, default=20.0, help="a set-up")
-    parser.add_argument("--out", type=Path, help="CSV to append to")
+    parser.add_argument("--out", type=Path, help="CSV to append to, or to report")
     asked = parser.parse_args()
+    if asked.what == "report":
+        report(asked.out or Path("docs/results/balancing_speed.csv"))
+        return
     torch.set_num_threads(1)
-    rows: list[dict[str, object]] = []
-    for model in asked.models:
-        for tasks in asked.tasks:
-            names = [n for n in ROUTES if n in asked.routes or n == "plain"]
-            if asked.what == "time":
-                found = list(rounds(model, tasks, names, asked.seconds))
-                base = statistics.median(f["plain"] for f in found)
-                for name in names:
-                    ratio = statistics.median(f[name] / f["plain"] for f in found)
-                    rows.append(
-                        {"model": model, "tasks": tasks, "route": name, "ratio": round(ratio, 3),
-                         "plain_ms": round(1e3 * base, 2)}
-                    )  # fmt: skip
-                    print(f"{model:6} T={tasks:<3} {name:16} {ratio:6.2f}", flush=True)
-            else:
-                import multiprocessing
-
-                with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-                    for name in names:
-                        peak = pool.apply(peak_mib, (model, tasks, name))
-                        rows.append(
-                            {"model": model, "tasks": tasks, "route": name,
-                             "memory_mib": round(peak, 1)}
-                        )  # fmt: skip
-                        print(f"{model:6} T={tasks:<3} {name:16} {peak:8.1f} MiB", flush=True)
-    if asked.out is not None:
-        fresh = not asked.out.exists()
-        with asked.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if fresh:
-                writer.writeheader()
-            writer.writerows(rows)
+    names = [n for n in ROUTES if n in asked.routes or n == "plain"]
+    for model, tasks in itertools.product(asked.models, asked.tasks):
+        if asked.what == "time":
+            rows = timed(model, tasks, names, asked.seconds)
+        else:
+            rows = weighed(model, tasks, names)
+        for row in rows:
+            value = row.get("ratio", row.get("memory_mib"))
+            print(f"{model:6} T={tasks:<3} {row['route']:16} {value:8.2f}", flush=True)
+        append(asked.out, rows)
 
 
 if __name__ == "__main__":
