@@ -243,7 +243,7 @@ class MultiTaskCLI(LightningCLI):
 
         LightningCLI lets the hyperparameters in ``--ckpt_path`` prevail over both.
         """
-        if not self.subcommand:
+        if not self.subcommand or not self.section.get("ckpt_path"):
             return []
         asked = _flat(self.plain_config(self.asked).get("model"), "model")
         now = _flat(self.plain_config().get("model"), "model")
