@@ -99,6 +99,7 @@ class SelUpdate(Balancer):
     """
 
     source = "Jeong and Yoon, ICLR 2025"
+    needs = "moved weights"
     walks = "M"
     by_hand: ClassVar[bool] = True
     wants_replay = True

@@ -1,5 +1,6 @@
 """The ordinary training regime: separate losses under automatic optimisation."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -269,14 +270,38 @@ class MultiTaskModule(L.LightningModule):
         self.log_dict(logged, sync_dist=False, rank_zero_only=False)
 
     def configure_optimizers(self) -> Any:
-        """The configured optimiser over trainable parameters, and the scheduler."""
-        optimizer = self.optimizer(p for p in self.network.parameters() if p.requires_grad)
+        """The configured optimiser over trainable parameters, and the scheduler.
+
+        Parameters of `MultiTaskNetwork.learning_rates` are groups of their own.
+
+        Raises:
+            ArgumentError: the scheduler does not keep the groups' rates apart.
+        """
+        apart = self.network.learning_rates()
+        taken = {id(p) for _, parameters in apart for p in parameters}
+        rest = (p for p in self.network.parameters() if p.requires_grad and id(p) not in taken)
+        if apart:
+            groups = [list(rest), *(parameters for _, parameters in apart)]
+            optimizer = self.optimizer([{"params": parameters} for parameters in groups])
+            for group, (factor, _) in zip(optimizer.param_groups[1:], apart, strict=True):
+                group["lr"] = group["lr"] * factor
+        else:
+            optimizer = self.optimizer(rest)
         if self.scheduler is None:
             return optimizer
+        scheduler = self.scheduler(optimizer)
+        for i, (factor, _) in enumerate(apart, 1):
+            base, found = (optimizer.param_groups[at]["lr"] for at in (0, i))
+            if not math.isclose(found, base * factor, rel_tol=1e-6):
+                rule = (
+                    f"keep the {factor:g} times higher learning rate of some parameters of "
+                    f"{type(self.network).__name__}; OneCycleLR and CyclicLR set rates themselves"
+                )
+                raise ArgumentError("scheduler", rule, type(scheduler).__name__)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
-                "scheduler": self.scheduler(optimizer),
+                "scheduler": scheduler,
                 "interval": self.scheduler_interval,
                 "monitor": self.monitor,
             },

@@ -136,6 +136,20 @@ class MultiTaskNetwork(nn.Module, ABC, RecordsArguments):
         """Trainable parameters that serve only `task`."""
         return self.split_parameters().own[task]
 
+    def required_tasks(self, task: TaskName) -> tuple[TaskName, ...]:
+        """Tasks whose modules a prediction of `task` needs, itself included.
+
+        More than one where tasks exchange features; default: the task alone.
+        """
+        return self.select([task])
+
+    def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Parameters that learn at a multiple of the optimiser's rate, with that multiple.
+
+        Default: none. `mtl_core.modules.MultiTaskModule` makes each entry a parameter group.
+        """
+        return []
+
     def independent_decoders(self) -> bool:
         """Whether the border holds: tasks meet only in the encoder's features."""
         return self.border and all(len(tasks) == 1 for tasks in self._owners().values())

@@ -147,6 +147,10 @@ class Rotated(MultiTaskNetwork):
         """Those of the inner network."""
         return self.network.decoder_modules(task)
 
+    def learning_rates(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Those of the inner network."""
+        return self.network.learning_rates()
+
     def run(
         self,
         inputs: Inputs,

@@ -11,6 +11,7 @@ from mtl_core.nn import FeatureInfo, Features
 from mtl_core.tasks import Task
 from mtl_vision.decoders.blocks import Norm, conv_block, map_size, norm_layer, resize
 from mtl_vision.decoders.dense import DenseDecoder
+from mtl_vision.decoders.pyramid import rescale_block
 
 
 class FPNDecoder(DenseDecoder):
@@ -51,7 +52,9 @@ class FPNDecoder(DenseDecoder):
             raise ArgumentError("stride", "be at least 1", stride)
         flat = len(set(info.strides)) == 1
         self.rescale = nn.ModuleList(
-            _rescale(channels, width, log2(own / stride) - level, norm) if flat else nn.Identity()
+            rescale_block(channels, width, log2(own / stride) - level, norm)
+            if flat
+            else nn.Identity()
             for level, (channels, own) in enumerate(zip(info.channels, info.strides, strict=True))
         )
         self.pyramid = FeaturePyramidNetwork(
@@ -71,17 +74,3 @@ class FPNDecoder(DenseDecoder):
         merged = sum((resize(levels[str(i)], size) for i in range(1, len(scaled))), levels["0"])
         prediction: Tensor = self.classifier(self.dropout(self.fuse(merged)))
         return prediction
-
-
-def _rescale(channels: int, width: int, octaves: float, norm: Norm) -> nn.Sequential:
-    """(B, channels, h, w) → (B, width, h·2^n, w·2^n), n the nearest integer to `octaves`.
-
-    Sizes are rounded up when halving.
-    """
-    doublings = round(octaves)
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 1)]
-    for _ in range(doublings):
-        layers.append(nn.ConvTranspose2d(width, width, 2, stride=2))
-        layers += [norm_layer(norm)(width), nn.GELU()]
-    layers += [nn.MaxPool2d(2, ceil_mode=True) for _ in range(-doublings)]
-    return nn.Sequential(*layers)

@@ -6,7 +6,17 @@ import pytest
 import torch
 from toys import fit, parameters_of, toy_loader, toy_module
 
-from mtl_core.balancing import MGDAUB, UW, Balanced, Equal, GradDrop, PCGrad, Stages
+from mtl_core.balancing import (
+    LDCMTL,
+    MGDAUB,
+    UW,
+    Balanced,
+    Equal,
+    GradDrop,
+    PCGrad,
+    RepMTL,
+    Stages,
+)
 from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
 from mtl_core.nn import Features
 from mtl_core.nn.network import Outputs
@@ -15,7 +25,9 @@ METHODS = {
     "Equal": Equal,
     "UW": UW,
     "PCGrad": PCGrad,
+    "RepMTL": RepMTL,
     "GradDrop": GradDrop,
+    "LDCMTL": LDCMTL,
     "MGDAUB": MGDAUB,
     "ghost": lambda: PCGrad(stages=Stages(gram="ghost")),
     "last_layer": lambda: PCGrad(stages=Stages(gram="last_layer", refresh=2)),
