@@ -6,7 +6,9 @@ from mtl_vision.decoders.dense import DenseDecoder
 from mtl_vision.decoders.fpn import FPNDecoder
 from mtl_vision.decoders.linear import LinearMapDecoder
 from mtl_vision.decoders.mlp import MLPDecoder
+from mtl_vision.decoders.progressive import ProgressiveDecoder
 from mtl_vision.decoders.pup import PUPDecoder
+from mtl_vision.decoders.pup_light import PUPLightDecoder
 
 __all__ = [
     "ASPPDecoder",
@@ -16,5 +18,7 @@ __all__ = [
     "LinearMapDecoder",
     "MLPDecoder",
     "PUPDecoder",
+    "PUPLightDecoder",
+    "ProgressiveDecoder",
     "build_decoders",
 ]
