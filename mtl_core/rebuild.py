@@ -81,6 +81,8 @@ def build(config: NetworkConfig) -> MultiTaskNetwork:
         "tasks": copy.deepcopy(config["tasks"]),
         "network": _without_downloads(config["network"]),
     }
+    # Checkpoints that training began with; the weights to come are of a later date.
+    (plain["network"].get("init_args") or {}).pop("start_from", None)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--tasks", type=dict[str, Task], required=True)
     parser.add_argument(

@@ -66,7 +66,8 @@ SMALL = {
 
 
 def arguments(path: Path, tmp_path: Path) -> list[str]:
-    words = ["-c", str(path), *SMALL.get(path.stem, [])]
+    small = SMALL["rooms_vit"] if path.stem.endswith("_rooms") else SMALL.get(path.stem, [])
+    words = ["-c", str(path), *small]
     if path.stem in WRITERS:
         WRITERS[path.stem](tmp_path / "data")
         words.append(f"--data.root={tmp_path / 'data'}")

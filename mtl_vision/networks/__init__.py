@@ -1,5 +1,19 @@
 """Multi-task networks for images."""
 
+from mtl_vision.networks.cross_stitch import CrossStitch
 from mtl_vision.networks.hard_sharing import HardSharing
+from mtl_vision.networks.invpt import InvPT
+from mtl_vision.networks.mtan import MTAN
+from mtl_vision.networks.mti_net import MTINet
+from mtl_vision.networks.nddr import NDDRCNN
+from mtl_vision.networks.pad_net import PADNet
 
-__all__ = ["HardSharing"]
+__all__ = [
+    "MTAN",
+    "NDDRCNN",
+    "CrossStitch",
+    "HardSharing",
+    "InvPT",
+    "MTINet",
+    "PADNet",
+]

@@ -72,3 +72,11 @@ def test_parts_to_compile_cover_every_parameter_once():
     network = ToyNetwork(toy_tasks())
     parameters = [id(p) for part in network.compiled_parts() for p in part.parameters()]
     assert sorted(parameters) == sorted(id(p) for p in network.parameters())
+
+
+def test_by_default_a_task_needs_itself_and_all_parameters_learn_alike():
+    network = ToyNetwork(toy_tasks())
+    assert network.required_tasks("kind") == ("kind",)
+    assert network.learning_rates() == []
+    with pytest.raises(UnknownNameError, match="Did you mean marks"):
+        network.required_tasks("mark")
