@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from toys import parameters_of, toy_trainer
 
 from mtl_core.balancing import UW, PCGrad
@@ -222,3 +223,21 @@ class NetworkLaws:
             optimizer.step()
             values.append(float(loss))
         assert values[-1] < 0.1 * values[0]
+
+
+def published_cost(make: Callable[..., MultiTaskNetwork], tasks: Sequence[str]) -> float:
+    """Billions of multiply-accumulates at 480×640 with a dilated ResNet-50, all its heads but one.
+
+    As the tables of M³ViT (Liang et al., NeurIPS 2022) count networks for NYUD's two tasks.
+    """
+    encoder = partial(TimmEncoder, "resnet50", output_stride=8)
+    nyud = {"semseg": SemanticSegmentation(num_classes=40), "depth": DepthEstimation()}
+    with torch.device("meta"):
+        network = make({name: nyud[name] for name in tasks}, encoder=encoder).eval()
+        images = torch.randn(1, 3, 480, 640)
+    for name in tasks[1:]:
+        network.decoders[name] = nn.Identity()
+        network.decoders[name].forward = lambda features: features.maps[-1]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.run(images)
+    return counter.get_total_flops() / 2e9

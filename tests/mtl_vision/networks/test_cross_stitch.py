@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from dense_laws import ENCODER, SIZE, NetworkLaws, first, scramble
+from dense_laws import ENCODER, SIZE, NetworkLaws, first, published_cost, scramble
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_vision.decoders import FPNDecoder
@@ -85,6 +85,11 @@ def test_cost_is_that_of_single_networks_and_the_mixing():
         costs.append(counter.get_total_flops() // 2)
     mixing = 9 * sum(c * (64 // s) ** 2 for c, s in zip(channels, (4, 8, 16, 32), strict=True))
     assert costs[0] == sum(costs[1:]) + mixing
+
+
+def test_cost_as_published():
+    """M³ViT's table for NYUD has 310 billion, its neighbours' last digits being rounded."""
+    assert published_cost(CrossStitch, ["semseg", "depth"]) == pytest.approx(310, rel=0.005)
 
 
 def test_alone_a_task_still_needs_all_encoders():

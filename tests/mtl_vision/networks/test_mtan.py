@@ -3,11 +3,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from dense_laws import ENCODER, SIZE, TASKS, NetworkLaws, first, scramble
+from dense_laws import ENCODER, SIZE, TASKS, NetworkLaws, first, published_cost, scramble
 
 from mtl_core.errors import ArgumentError
 from mtl_core.tasks import Classification
-from mtl_vision.decoders import FPNDecoder
+from mtl_vision.decoders import ASPPDecoder, FPNDecoder
 from mtl_vision.encoders import TimmEncoder
 from mtl_vision.networks import MTAN, HardSharing
 from mtl_vision.networks.mtan import AttentionMask
@@ -86,6 +86,13 @@ def test_parameters_beside_trunk_and_decoders():
         p.numel() for p in plain.parameters()
     )
     assert extra == 2 * masks + refinements
+
+
+def test_cost_as_published():
+    """M³ViT's table for NYUD: 192 billion for one task alone, 320 for MTAN with two."""
+    single = partial(HardSharing, decoder=ASPPDecoder)
+    assert published_cost(single, ["semseg"]) == pytest.approx(192, abs=0.5)
+    assert published_cost(MTAN, ["semseg", "depth"]) == pytest.approx(320, abs=0.6)
 
 
 @pytest.mark.parametrize(
