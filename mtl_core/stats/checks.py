@@ -54,7 +54,7 @@ def vector(name: str, values: npt.ArrayLike, least: int = 1) -> Array:
     return found
 
 
-def same_length(name: str, values: Array, other: str, reference: Array) -> None:
+def same_length(name: str, values: Array | Bools, other: str, reference: Array | Bools) -> None:
     """Raise where two arguments differ in their first axis."""
     if len(values) != len(reference):
         raise ArgumentError(

@@ -126,7 +126,7 @@ def _checked(
     means = np.vstack([b.mean(0), _without(b)])
     if (zero := np.flatnonzero((means == 0).any(0))).size:
         raise ArgumentError("baselines", "have no mean of 0", f"0 in column {zero[0]}")
-    w = np.ones(m.shape[1]) if weights is None else vector("weights", weights)
+    w: Array = np.ones(m.shape[1]) if weights is None else vector("weights", weights)
     same_length("weights", w, "scores has tasks", m[0])
     if (w < 0).any() or w.sum() == 0:
         raise ArgumentError("weights", "be at least 0 and not all 0", w.tolist())

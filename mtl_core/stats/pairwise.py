@@ -54,7 +54,7 @@ def mcnemar(first: npt.ArrayLike, second: npt.ArrayLike, *, mid_p: bool = True) 
     0.125
     """
     a, b = outcomes("first", first), outcomes("second", second)
-    _paired(a, b)
+    same_length("second", b, "first", a)
     wins, losses = int((a & ~b).sum()), int((~a & b).sum())
     name = "McNemar" + " (mid-p)" * mid_p
     return Test(float(wins - losses), _binomial_p(wins, losses, mid_p), name)
@@ -153,7 +153,8 @@ def barnard(first: npt.ArrayLike, second: npt.ArrayLike) -> Test:
     def chance(rates: Array) -> Array:
         """Probability of the extreme tables where both succeed at each rate."""
         of_first, of_second = _binomial_masses(n, rates), _binomial_masses(m, rates)
-        return np.einsum("gi,ij,gj->g", of_first, extreme, of_second, optimize=True)
+        found: Array = np.einsum("gi,ij,gj->g", of_first, extreme, of_second, optimize=True)
+        return found
 
     return Test(float(wald), min(1.0, _largest(chance)), "Barnard")
 
@@ -222,10 +223,6 @@ def pairwise_p_values(
         for j in range(i):
             p[i, j] = p[j, i] = test(x[:, i] - x[:, j]).p_value
     return p
-
-
-def _paired(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> None:
-    same_length("second", b.astype(float), "first", a.astype(float))
 
 
 def _binomial_p(wins: int, losses: int, mid_p: bool) -> float:
