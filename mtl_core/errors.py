@@ -172,3 +172,19 @@ class CheckpointWriteError(MTLError, OSError):
 
     def __init__(self, path: Path | str, reason: object) -> None:
         super().__init__(f"cannot write {path}: {reason}. The previous file, if any, is untouched.")
+
+
+class MissingExtraError(MTLError, ImportError):
+    """A part of the suite needs a package that is not installed.
+
+    Args:
+        what: the part.
+        package: that it needs.
+        extra: of the suite that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package}, which is not installed: "
+            f"pip install 'mtl-suite[{extra}]'"
+        )

@@ -1,4 +1,4 @@
-"""``python -m mtl_tabular``: fit, validate, test, predict, baselines, bench and boost of tables."""
+"""``python -m mtl_tabular``: fit, validate, test, predict, baselines, bench, boost, sweep."""
 
 import sys
 from collections.abc import Sequence
@@ -42,6 +42,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from mtl_tabular.boosting.command import main as boost
 
         boost(words[1:])
+    elif words[:1] == ["sweep"]:
+        from mtl_core.sweep.command import main as sweep
+
+        sweep("mtl_tabular.__main__", words[1:])
     else:
         run(TabularCLI, TabularSingleTaskCLI, args)
 

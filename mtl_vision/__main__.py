@@ -1,5 +1,6 @@
-"""``python -m mtl_vision``: fit, validate, test, predict and baselines of vision configs."""
+"""``python -m mtl_vision``: fit, validate, test, predict, baselines and sweep of vision configs."""
 
+import sys
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -63,7 +64,13 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: words; None reads those of the shell.
     """
-    run(VisionCLI, VisionSingleTaskCLI, args)
+    words = sys.argv[1:] if args is None else list(args)
+    if words[:1] == ["sweep"]:
+        from mtl_core.sweep.command import main as sweep
+
+        sweep("mtl_vision.__main__", words[1:])
+    else:
+        run(VisionCLI, VisionSingleTaskCLI, args)
 
 
 if __name__ == "__main__":
