@@ -3,6 +3,7 @@
 from mtl_vision.encoders.base import Encoder, EncoderFactory
 from mtl_vision.encoders.staged import StagedEncoder, run_in_stages
 from mtl_vision.encoders.timm import PretrainedWeightsError, TimmEncoder, build_encoder
+from mtl_vision.encoders.upcycle import dense_weights, split_mlp, tie_columns
 
 __all__ = [
     "Encoder",
@@ -11,5 +12,8 @@ __all__ = [
     "StagedEncoder",
     "TimmEncoder",
     "build_encoder",
+    "dense_weights",
     "run_in_stages",
+    "split_mlp",
+    "tie_columns",
 ]

@@ -1,6 +1,7 @@
 """Multi-task networks for images."""
 
 from mtl_vision.networks.cross_stitch import CrossStitch
+from mtl_vision.networks.distillation import TaskDistillation
 from mtl_vision.networks.hard_sharing import HardSharing
 from mtl_vision.networks.invpt import InvPT
 from mtl_vision.networks.mtan import MTAN
@@ -16,4 +17,5 @@ __all__ = [
     "InvPT",
     "MTINet",
     "PADNet",
+    "TaskDistillation",
 ]
