@@ -43,4 +43,5 @@ class Distillation(nn.Module):
         batch, channels, height, width = own.shape
         both = self.convs(torch.cat(list(others), 1))
         gate, message = both.view(batch, self.sources, 2, channels, height, width).unbind(2)
-        return own + (torch.sigmoid(gate) * message).sum(1)
+        distilled: Tensor = own + (torch.sigmoid(gate) * message).sum(1)
+        return distilled

@@ -4,7 +4,8 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerNorm2d
+from timm.layers.drop import DropPath
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from mtl_vision.decoders.blocks import map_size, resize
@@ -132,11 +133,13 @@ class JointAttention(nn.Module):
 
     def _tokens(self, maps: Tensor) -> Tensor:
         """(B, T·C, h, w) → (B, T·h·w, C)."""
-        return maps.unflatten(1, (self.tasks, -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+        by_task: Tensor = maps.unflatten(1, (self.tasks, -1))
+        return by_task.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, C) → (B, heads, N, C/heads)."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        by_head: Tensor = tokens.unflatten(2, (self.heads, -1))
+        return by_head.transpose(1, 2)
 
 
 def _resample(logits: Tensor, size: tuple[int, int]) -> Tensor:

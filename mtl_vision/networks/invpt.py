@@ -1,6 +1,7 @@
 """InvPT: attention over all tasks and positions at growing resolution."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -167,7 +168,8 @@ class InvPT(JointNetwork):
     ) -> Tensor:
         """Final prediction (B, C, *size) of one task."""
         first, *rest = (output[:, index] for output in outputs)
-        wide = [widen(output) for widen, output in zip(self.widen[task], rest, strict=True)]
+        convs = cast("nn.ModuleList", self.widen[task])
+        wide = [widen(output) for widen, output in zip(convs, rest, strict=True)]
         total = resize(first, size)
         for output in wide:
             total = total + resize(output, size)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,13 +70,12 @@ class MixingNetwork(ImageNetwork):
         if mixing_rate <= 0:
             raise ArgumentError("mixing_rate", "be positive", mixing_rate)
         self.mixing_rate = mixing_rate
-        self.encoders = nn.ModuleDict(
-            {
-                name: build_encoder(encoder, pretrained=pretrained, img_size=img_size)
-                for name in self.tasks
-            }
-        )
-        self._staged = {name: run_in_stages(e) for name, e in self.encoders.items()}
+        encoders = {
+            name: build_encoder(encoder, pretrained=pretrained, img_size=img_size)
+            for name in self.tasks
+        }
+        self.encoders = nn.ModuleDict(encoders)
+        self._staged = {name: run_in_stages(e) for name, e in encoders.items()}
         first = next(iter(self._staged.values()))
         self._axis = first.axis
         self.decoders = build_decoders(first.info, self.tasks, decoder, decoders)
@@ -134,7 +133,8 @@ class MixingNetwork(ImageNetwork):
         states: list[State] = [self._staged[name].start(images) for name in names]
         history: list[list[State]] = []
         everyone = list(range(len(names)))
-        for s, mixers in enumerate(self.mixers):
+        for s, stage in enumerate(self.mixers):
+            mixers = cast("nn.ModuleList", stage)
             states = [self._staged[n].advance(x, s) for n, x in zip(names, states, strict=True)]
             last = s == len(self.mixers) - 1
             targets = [names.index(n) for n in tasks] if last else everyone
@@ -147,7 +147,7 @@ class MixingNetwork(ImageNetwork):
         size = (images.shape[-2], images.shape[-1])
         found: dict[TaskName, Features] = {}
         for i, name in enumerate(tasks):
-            own = [stage[names.index(name)] for stage in history[:-1]]
+            own = [after[names.index(name)] for after in history[:-1]]
             found[name] = self._staged[name].finish([*own, history[-1][i]], size)
         return found
 

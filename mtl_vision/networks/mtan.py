@@ -1,6 +1,7 @@
 """MTAN: one trunk that every task reads through its own attention masks."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -122,12 +123,15 @@ class MTAN(ImageNetwork):
         before, after = features.maps[::2], features.maps[1::2]
         attended: list[Tensor] = []
         carried: Tensor | None = None
-        for s, mask in enumerate(self.masks[task]):
+        for s, mask in enumerate(self._masks(task)):
             seen = before[s] if carried is None else torch.cat([before[s], carried], 1)
             attended.append(mask(seen) * after[s])
             if s < len(self.refinements):
                 carried = self._carry(attended[-1], s, map_size(before[s + 1]))
         return Features(maps=attended, size=features.size)
+
+    def _masks(self, task: TaskName) -> nn.ModuleList:
+        return cast("nn.ModuleList", self.masks[task])
 
     def _carry(self, attended: Tensor, stage: int, size: tuple[int, int]) -> Tensor:
         refined: Tensor = self.refinements[stage](attended)
@@ -147,5 +151,5 @@ class MTAN(ImageNetwork):
 
     def compiled_parts(self) -> list[nn.Module]:
         """The blocks of the trunk, which run one by one, and every task's modules."""
-        own = [m for name in self.tasks for m in (*self.masks[name], self.decoders[name])]
+        own = [m for name in self.tasks for m in (*self._masks(name), self.decoders[name])]
         return [*self._staged.units(), *self.refinements, *own]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import log2
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,8 @@ class MTINet(JointNetwork):
         pretrained: load the published weights, for a timm name.
         img_size: (H, W) of all images, for a timm name; needed where it is not the model's default.
         width: channels of the finest scale, doubled from scale to scale. None: a pyramid keeps its
-            own, which is dear for wide encoders (the propagation has T²·C² weights), and maps of one
-            stride get 32.
+            own, which is dear for wide encoders (the propagation has T²·C² weights), and maps of
+            one stride get 32.
         auxiliary: tasks that help the others only: the finest of their initial predictions is their
             prediction.
         norm: ``batch`` or ``group``.
@@ -163,10 +164,8 @@ class MTINet(JointNetwork):
         scales = self._propagate(features)
         found: dict[TaskName, Decoded] = {}
         for name in tasks:
-            initial = tuple(
-                head(scale[name])
-                for head, scale in zip(self.initial_heads[name], scales, strict=True)
-            )
+            heads = cast("nn.ModuleList", self.initial_heads[name])
+            initial = tuple(head(scale[name]) for head, scale in zip(heads, scales, strict=True))
             if name in self.targets:
                 found[name] = Decoded(self._aggregate(name, scales), initial)
             else:
@@ -186,15 +185,17 @@ class MTINet(JointNetwork):
                     name: torch.cat([maps[s], resize(c, size)], 1)
                     for name, c in zip(self.tasks, carried, strict=True)
                 }
-            found.insert(0, {name: self.scales[s][name](x) for name, x in incoming.items()})
+            blocks = cast("nn.ModuleDict", self.scales[s])
+            found.insert(0, {name: blocks[name](x) for name, x in incoming.items()})
         return found
 
     def _aggregate(self, task: TaskName, scales: Sequence[dict[TaskName, Tensor]]) -> Tensor:
         """Final prediction from the distilled features of all scales."""
         size = map_size(scales[0][task])
+        modules = cast("nn.ModuleList", self.distillation[task])
         distilled = [
             distil(scale[task], [f for other, f in scale.items() if other != task])
-            for distil, scale in zip(self.distillation[task], scales, strict=True)
+            for distil, scale in zip(modules, scales, strict=True)
         ]
         prediction: Tensor = self.heads[task](torch.cat([resize(d, size) for d in distilled], 1))
         return prediction

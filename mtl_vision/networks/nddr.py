@@ -1,8 +1,8 @@
 """NDDR-CNN: single-task networks with a 1×1 convolution over all tasks behind every stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +28,21 @@ class NDDRUnit(nn.Module):
     def __init__(self, weights: Tensor, channels: int, *, activation: str = "relu") -> None:
         super().__init__()
         count = len(weights)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(count * channels, channels, 1, bias=False) for _ in range(count)
-        )
+        convs = [nn.Conv2d(count * channels, channels, 1, bias=False) for _ in range(count)]
+        self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(count))
-        self.activation = nn.ReLU() if activation == "relu" else nn.Identity()
+        self.activation: nn.Module = nn.ReLU() if activation == "relu" else nn.Identity()
         identity = torch.eye(channels)
         with torch.no_grad():
-            for conv, row in zip(self.convs, weights, strict=True):
+            for conv, row in zip(convs, weights, strict=True):
                 start = torch.cat([weight * identity for weight in row], 1)
                 conv.weight.copy_(start[..., None, None])
 
     def forward(self, maps: list[Tensor], targets: list[int]) -> list[Tensor]:
         """Mixed maps of the tasks with the indices `targets`."""
         together = torch.cat(maps, 1)
-        return [self.activation(self.norms[i](self.convs[i](together))) for i in targets]
+        mixed = [self.norms[i](self.convs[i](together)) for i in targets]
+        return [self.activation(m) for m in mixed]
 
 
 class NDDRCNN(MixingNetwork):
@@ -123,5 +123,6 @@ class NDDRCNN(MixingNetwork):
     def decoder_modules(self, task: TaskName) -> Sequence[nn.Module]:
         """Also the convolutions and norms of the last stage that only this task reads."""
         i = list(self.tasks).index(task)
-        own = [m for unit in self.mixers[-1] for m in (unit.convs[i], unit.norms[i])]
+        last = cast("Iterable[NDDRUnit]", self.mixers[-1])
+        own = [m for unit in last for m in (unit.convs[i], unit.norms[i])]
         return [*super().decoder_modules(task), *own]
