@@ -1,0 +1,194 @@
+"""Tokens to their experts and back, in interchangeable ways that agree."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_core.moe.bank import ExpertBank
+from mtl_core.moe.grouped import grouped_linear, has_grouped
+
+Backend: TypeAlias = Literal["sorted", "loop", "dense", "capacity", "gather"]
+"""How tokens get to their experts.
+
+| name | how | exact | for |
+|---|---|---|---|
+| ``sorted`` | tokens in the order of their experts, one product an expert | yes | all training |
+| ``loop`` | gathers each expert's tokens, one after another | yes | tests |
+| ``dense`` | all experts on all tokens: E / K times the work | yes | tiny models, safest export |
+| ``capacity`` | a fixed number of tokens an expert: static shapes | unless one overflows | export |
+| ``gather`` | the weights of each token's experts | yes | few tokens |
+"""
+
+# From here on `gather` would hold copies of weights beyond all proportion.
+GATHER_LIMIT = 64
+
+
+def dispatch(
+    bank: ExpertBank,
+    x: Tensor,
+    idx: Tensor,
+    gate: Tensor,
+    *,
+    backend: Backend = "sorted",
+    capacity: float = 1.25,
+) -> Tensor:
+    """Weighted sum of the outputs of each token's experts.
+
+    Args:
+        bank: E experts.
+        x: (M, D) tokens.
+        idx: (M, K) int64 experts of each token, different ones.
+        gate: (M, K) their weights.
+        backend: see `Backend`; all but ``capacity`` agree to rounding, in gradients too.
+        capacity: of ``capacity``: an expert takes ceil(capacity · K · M / E) tokens, those with the
+            largest weights; E / K always suffices. Further ones lose this expert (`overflow`).
+
+    Returns:
+        (M, D) in the type of `x`.
+
+    Raises:
+        UnknownNameError: there is no such back end.
+        ArgumentError: shapes do not fit, or there are too many tokens for ``gather``.
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("backend", backend, get_args(Backend))
+    if x.ndim != 2 or idx.shape != gate.shape or len(idx) != len(x):
+        shapes = tuple(x.shape), tuple(idx.shape), tuple(gate.shape)
+        raise ArgumentError("x, idx and gate", "be (M, D), (M, K) and (M, K)", shapes)
+    if backend == "capacity":
+        return by_capacity(bank, x, idx, gate, capacity)
+    return BACKENDS[backend](bank, x, idx, gate)
+
+
+def by_loop(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
+    """The definition: every expert's tokens gathered, computed and added."""
+    y = torch.zeros_like(x)
+    for number, expert in enumerate(bank.experts()):
+        rows, slots = (idx == number).nonzero(as_tuple=True)
+        y = y.index_add(0, rows, expert(x[rows]) * gate[rows, slots, None].to(x.dtype))
+    return y
+
+
+def by_order(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
+    """Pairs of token and expert in the order of experts, one product an expert with any.
+
+    The expert-by-expert order of M³ViT (section 3.3): one expert's weights are needed at a time. On
+    CUDA one grouped product takes all experts, where torch has it for the type.
+    """
+    pairs = idx.flatten()
+    order = pairs.argsort(stable=True)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    rows: Tensor = _Spread.apply(x, order, back, idx.shape[1])
+    if has_grouped(rows):
+        ends = torch.bincount(pairs, minlength=bank.num_experts).cumsum(0)
+        hidden = F.gelu(
+            grouped_linear(rows, bank.stacks()[0], bank.stacks()[1], pairs[order], ends)
+        )
+        found = grouped_linear(hidden, bank.stacks()[2], bank.stacks()[3], pairs[order], ends)
+    else:
+        counts = torch.bincount(pairs, minlength=bank.num_experts).tolist()
+        # Without any token the first expert computes nothing, so that gradients still arrive.
+        held = [e for e, count in enumerate(counts) if count] or [0]
+        experts = bank.experts()
+        parts = rows.split([counts[e] for e in held])
+        found = torch.cat([experts[e](part) for e, part in zip(held, parts, strict=True)])
+    own: Tensor = _Permute.apply(found, back, order)
+    return torch.bmm(gate.to(x.dtype).unsqueeze(1), own.view(*idx.shape, own.shape[1])).squeeze(1)
+
+
+def by_mask(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
+    """All experts on all tokens, weighted by zero where they were not chosen."""
+    w1, b1, w2, b2 = (stack.to(x.dtype) for stack in bank.stacks())
+    weights = gate.new_zeros(len(x), bank.num_experts).scatter(1, idx, gate).to(x.dtype)
+    hidden = F.gelu(torch.baddbmm(b1.unsqueeze(1), x.expand(len(w1), -1, -1), w1))
+    found = torch.baddbmm(b2.unsqueeze(1), hidden, w2)
+    return torch.einsum("me,emd->md", weights, found)
+
+
+def by_capacity(
+    bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor, capacity: float = 1.25
+) -> Tensor:
+    """A fixed number of tokens an expert, those with the largest weights."""
+    count = places(len(x), idx.shape[1], bank.num_experts, capacity)
+    w1, b1, w2, b2 = (stack.to(x.dtype) for stack in bank.stacks())
+    chosen = torch.zeros(len(x), bank.num_experts, dtype=torch.bool, device=x.device)
+    chosen = chosen.scatter(1, idx, torch.ones_like(idx, dtype=torch.bool))
+    weights = gate.new_zeros(len(x), bank.num_experts).scatter(1, idx, gate)
+    ranked = weights.detach().masked_fill(~chosen, -1.0)
+    tokens = ranked.topk(count, 0).indices.t()
+    kept = (weights * chosen).t().gather(1, tokens).to(x.dtype)
+    rows = x.index_select(0, tokens.flatten()).view(*tokens.shape, x.shape[1])
+    found = torch.baddbmm(b2.unsqueeze(1), F.gelu(torch.baddbmm(b1.unsqueeze(1), rows, w1)), w2)
+    return torch.zeros_like(x).index_add(
+        0, tokens.flatten(), (found * kept.unsqueeze(2)).flatten(0, 1)
+    )
+
+
+def by_gather(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
+    """The weights of each token's experts, side by side."""
+    if len(x) > GATHER_LIMIT:
+        rule = f"be at most {GATHER_LIMIT} for the back end gather, which copies weights"
+        raise ArgumentError("the number of tokens", rule, len(x))
+    w1, b1, w2, b2 = (stack.to(x.dtype)[idx] for stack in bank.stacks())
+    hidden = F.gelu(torch.einsum("md,mkdh->mkh", x, w1) + b1)
+    found = torch.einsum("mkh,mkhd->mkd", hidden, w2) + b2
+    return torch.einsum("mk,mkd->md", gate.to(x.dtype), found)
+
+
+def places(tokens: int, top_k: int, num_experts: int, capacity: float) -> int:
+    """Tokens that an expert takes: ceil(capacity · K · M / E), at most M, at least 1 of any."""
+    if not capacity > 0:
+        raise ArgumentError("capacity", "be positive", capacity)
+    return min(tokens, max(1, math.ceil(capacity * top_k * tokens / num_experts)))
+
+
+def overflow(idx: Tensor, num_experts: int, capacity: float) -> Tensor:
+    """How many of M·K pairs (M, K) of token and expert the back end ``capacity`` drops: ()."""
+    limit = places(len(idx), idx.shape[1], num_experts, capacity)
+    counts = torch.bincount(idx.flatten(), minlength=num_experts)
+    return (counts - limit).clamp_min(0).sum()
+
+
+BACKENDS: dict[str, Callable[[ExpertBank, Tensor, Tensor, Tensor], Tensor]] = {
+    "sorted": by_order,
+    "loop": by_loop,
+    "dense": by_mask,
+    "capacity": by_capacity,
+    "gather": by_gather,
+}
+
+
+class _Spread(torch.autograd.Function):
+    """Each token K times, in the order of experts. Its gradient adds K rows, without scattering."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, top_k: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.top_k = top_k
+        return x.index_select(0, order.div(top_k, rounding_mode="floor"))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        own = gradients[0].index_select(0, back)
+        return own.view(len(own) // ctx.top_k, ctx.top_k, own.shape[1]).sum(1), None, None, None
+
+
+class _Permute(torch.autograd.Function):
+    """Rows in another order; its gradient is the rows in the first order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return gradients[0].index_select(0, back), None, None

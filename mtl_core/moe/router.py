@@ -1,0 +1,214 @@
+"""Who computes what: the contract of routers, and how experts are picked from logits."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Self, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_core.types import TaskName
+
+GateNorm: TypeAlias = Literal["none", "topk"]
+Noise: TypeAlias = Literal["none", "vmoe", "shazeer"]
+
+
+class RouterOut(NamedTuple):
+    """A routing of tokens (..., D), or of samples; float32 but for the indices.
+
+    Args:
+        idx: (..., K) int64, the experts of each token, best first.
+        gate: (..., K) their weights, at least 0.
+        probs: (..., E) softmax over all experts, of the logits that the choice was made from.
+        logits: (..., E) without noise.
+        noisy: (..., E) what the choice was made from; None where there was no noise.
+        scale: (..., E) standard deviation of the noise; None where there was none.
+    """
+
+    idx: Tensor
+    gate: Tensor
+    probs: Tensor
+    logits: Tensor
+    noisy: Tensor | None = None
+    scale: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The routing with a function applied to every tensor: a part of it, a flat one."""
+        return type(self)(*(None if v is None else function(v) for v in self))  # type: ignore[arg-type]
+
+    def chunk(self, count: int) -> list[Self]:
+        """`count` equal parts along the first axis."""
+        size = -(-len(self.idx) // count)
+        return [self.map(lambda v, i=i: v[i * size : (i + 1) * size]) for i in range(count)]  # type: ignore[misc]
+
+
+class Router(nn.Module, ABC):
+    """Chooses K of E experts, given what is to be routed and the task it is for.
+
+    Everything that watches routing (usage, pictures, costs) hooks into calls of routers, so all
+    routing goes through them, and the task is an argument, never a state.
+
+    Args:
+        tasks: names of the tasks that it serves, in the order of their indices.
+        num_experts: E.
+        top_k: K.
+
+    Raises:
+        ArgumentError: K is not in 1..E, or there is no expert.
+    """
+
+    def __init__(self, tasks: Sequence[TaskName], num_experts: int, top_k: int) -> None:
+        super().__init__()
+        if num_experts < 1:
+            raise ArgumentError("num_experts", "be at least 1", num_experts)
+        if not 1 <= top_k <= num_experts:
+            raise ArgumentError("top_k", f"be in 1..{num_experts}", top_k)
+        self.tasks = tuple(tasks)
+        self.num_experts = num_experts
+        self.top_k = top_k
+
+    @abstractmethod
+    def forward(self, x: Tensor, task: TaskName | Tensor) -> RouterOut:
+        """Route.
+
+        Args:
+            x: (B, ..., D) tokens, or what the router looks at instead.
+            task: a name, or (B,) int64 indices into `tasks`.
+
+        Raises:
+            UnknownNameError: there is no such task.
+        """
+
+    def index(self, task: TaskName) -> int:
+        """Position of a task among `tasks`."""
+        if task not in self.tasks:
+            raise UnknownNameError("task", task, self.tasks)
+        return self.tasks.index(task)
+
+
+class TokenRouter(Router):
+    """Routes every token by logits of its own, in float32 whatever the precision around it.
+
+    The choice is that of the K largest of ``softmax(logits)``. Their weights are those numbers
+    (``norm: none``, M³ViT), which do not sum to 1, or those numbers over their sum (``topk``).
+    While training, noise may be added to the logits: ``vmoe`` of standard deviation
+    `noise_std` / E (Riquelme et al., NeurIPS 2021), ``shazeer`` of a learned one for every token
+    and expert, softplus(x W_n) + 0.01 (Shazeer et al., ICLR 2017).
+
+    Shapes: x (B, ..., D) → `RouterOut` of (B, ..., K) and (B, ..., E).
+
+    Args:
+        tasks: names.
+        dim: D, of what the router sees.
+        num_experts: E.
+        top_k: K.
+        norm: of the weights.
+        noise: while training.
+        noise_std: σ of ``vmoe``, at least 0; the published command of M³ViT sets 0.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskName],
+        dim: int,
+        num_experts: int,
+        top_k: int,
+        *,
+        norm: GateNorm = "none",
+        noise: Noise = "none",
+        noise_std: float = 1.0,
+    ) -> None:
+        super().__init__(tasks, num_experts, top_k)
+        for name, value, known in (("norm", norm, GateNorm), ("noise", noise, Noise)):
+            if value not in get_args(known):
+                raise UnknownNameError(name, value, get_args(known))
+        if not noise_std >= 0:
+            raise ArgumentError("noise_std", "not be negative", noise_std)
+        self.dim = dim
+        self.norm: GateNorm = norm
+        self.noise: Noise = noise
+        self.noise_std = noise_std
+        self.noise_scale = nn.Linear(dim, num_experts, bias=False) if noise == "shazeer" else None
+
+    @abstractmethod
+    def logits(self, x: Tensor, task: TaskName | Tensor) -> Tensor:
+        """Logits (B, ..., E) of float32 tokens (B, ..., D), outside of autocast."""
+
+    def forward(self, x: Tensor, task: TaskName | Tensor) -> RouterOut:
+        """Experts and weights of every token of x (B, ..., D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.float()
+            clean = self.logits(wide, task)
+            scale = self._scale(wide, clean)
+            if scale is None:
+                return choose(clean, self.top_k, self.norm)
+            noisy = clean + torch.randn_like(clean) * scale
+            found = choose(noisy, self.top_k, self.norm)
+            return found._replace(logits=clean, noisy=noisy, scale=scale)
+
+    def _scale(self, x: Tensor, logits: Tensor) -> Tensor | None:
+        if not self.training or self.noise == "none":
+            return None
+        if self.noise_scale is not None:
+            return F.softplus(F.linear(x, self.noise_scale.weight.float())) + 0.01
+        if self.noise_std == 0:
+            return None
+        return torch.full_like(logits, self.noise_std / self.num_experts)
+
+    def keep(self, experts: Sequence[int]) -> None:
+        """Forget all experts but these, which are numbered anew in this order.
+
+        Raises:
+            ArgumentError: an expert does not exist or is named twice, or fewer than K remain.
+        """
+        kept = check_experts(experts, self.num_experts)
+        if len(kept) < self.top_k:
+            raise ArgumentError("experts", f"leave top_k = {self.top_k} at least", kept)
+        for layer in self._by_expert():
+            layer.weight = nn.Parameter(layer.weight.detach()[kept].clone())
+            layer.out_features = len(kept)
+        self.num_experts = len(kept)
+
+    def grow(self, count: int) -> None:
+        """Add columns for `count` more experts, drawn as the first ones were."""
+        if count < 1:
+            raise ArgumentError("count", "be at least 1", count)
+        for layer in self._by_expert():
+            more = nn.Linear(layer.in_features, count, bias=False).to(layer.weight)
+            layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), more.weight.detach()]))
+            layer.out_features += count
+        self.num_experts += count
+
+    def _by_expert(self) -> list[nn.Linear]:
+        return [
+            m
+            for m in self.modules()
+            if isinstance(m, nn.Linear) and m.out_features == self.num_experts
+        ]
+
+
+def choose(logits: Tensor, top_k: int, norm: GateNorm) -> RouterOut:
+    """The K largest of softmax(logits), with their weights.
+
+    Args:
+        logits: (..., E).
+        top_k: K.
+        norm: ``none``: the softmax over all E; ``topk``: over the chosen K.
+
+    >>> choose(torch.tensor([0.0, 2.0, 1.0]), 2, "topk").idx.tolist()
+    [1, 2]
+    """
+    probs = logits.softmax(-1)
+    best, idx = logits.topk(top_k, -1)
+    gate = best.softmax(-1) if norm == "topk" else probs.gather(-1, idx)
+    return RouterOut(idx, gate, probs, logits)
+
+
+def check_experts(experts: Sequence[int], count: int) -> list[int]:
+    """The experts as a list, refused where one does not exist or is named twice."""
+    chosen = [int(e) for e in experts]
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= e < count for e in chosen):
+        raise ArgumentError("experts", f"be different numbers in 0..{count - 1}", chosen)
+    return chosen

@@ -1,0 +1,147 @@
+import copy
+
+import pytest
+import torch
+
+from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_core.moe import ConditionedRouter, PerTaskRouter, SingleRouter, choose
+
+TASKS = ("semseg", "depth", "normals")
+KINDS = (PerTaskRouter, SingleRouter, ConditionedRouter)
+
+
+def router(kind=PerTaskRouter, **options):
+    torch.manual_seed(0)
+    return kind(TASKS, 6, 8, 3, **options)
+
+
+TOKENS = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["none", "topk"])
+def test_gates(kind, norm):
+    out = router(kind, norm=norm)(TOKENS, "depth")
+    assert out.idx.shape == out.gate.shape == (4, 5, 3)
+    assert all(len(set(row.tolist())) == 3 for row in out.idx.flatten(0, 1))
+    torch.testing.assert_close(out.probs.sum(-1), torch.ones(4, 5))
+    assert torch.equal(out.idx, out.probs.topk(3, -1).indices)
+    total = out.gate.sum(-1)
+    if norm == "topk":
+        torch.testing.assert_close(total, torch.ones(4, 5))
+    else:
+        torch.testing.assert_close(out.gate, out.probs.gather(-1, out.idx))
+        assert (total <= 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_by_sample_are_tasks_by_name(kind):
+    own = router(kind)
+    out = own(TOKENS, torch.tensor([2, 0, 0, 1]))
+    for row, name in enumerate(("normals", "semseg", "semseg", "depth")):
+        alone = own(TOKENS[row : row + 1], name)
+        torch.testing.assert_close(out.logits[row : row + 1], alone.logits)
+        assert torch.equal(out.idx[row : row + 1], alone.idx)
+    one = own(TOKENS[:, 0], torch.tensor([2, 0, 0, 1]))
+    torch.testing.assert_close(one.logits, out.logits[:, 0])
+
+
+def test_tasks_do_not_touch_each_other():
+    own = router()
+    before = own(TOKENS, "semseg")
+    with torch.no_grad():
+        own.gates["depth"].weight.add_(1.0)
+    assert torch.equal(own(TOKENS, "semseg").gate, before.gate)
+    (gradient,) = torch.autograd.grad(
+        own(TOKENS, "semseg").gate.sum(), own.gates["depth"].weight, allow_unused=True
+    )
+    assert gradient is None
+
+
+def test_conditioned_without_an_embedding_is_single():
+    conditioned, single = router(ConditionedRouter), router(SingleRouter)
+    with torch.no_grad():
+        single.linear.weight.copy_(conditioned.linear.weight)
+        conditioned.hidden.weight.zero_()
+        conditioned.hidden.bias.zero_()
+    wanted = single(TOKENS, "depth")
+    for task in TASKS:
+        torch.testing.assert_close(conditioned(TOKENS, task).probs, wanted.probs)
+
+
+def test_a_task_costs_one_column_of_the_conditioned_router():
+    def size(tasks):
+        return sum(p.numel() for p in ConditionedRouter(tasks, 6, 8, 2, d_task=64).parameters())
+
+    assert size(("a", "b", "c")) - size(("a", "b")) == 64
+
+
+def test_per_task_parameters():
+    own = PerTaskRouter(TASKS, 384, 16, 4)
+    assert sum(p.numel() for p in own.parameters()) == 3 * 6144
+
+
+def test_float32_under_autocast():
+    own = router()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = own(TOKENS, "depth")
+    assert out.probs.dtype == torch.float32
+    torch.testing.assert_close(out.logits, own(TOKENS, "depth").logits)
+
+
+@pytest.mark.parametrize("noise", ["vmoe", "shazeer"])
+def test_noise_is_for_training_only(noise):
+    own = router(noise=noise)
+    first, second = own(TOKENS, "depth"), own(TOKENS, "depth")
+    assert not torch.equal(first.probs, second.probs)
+    assert torch.equal(first.logits, second.logits), "these are clean"
+    assert torch.equal(first.idx, first.noisy.topk(3, -1).indices)
+    own.eval()
+    still = own(TOKENS, "depth")
+    assert torch.equal(still.probs, own(TOKENS, "depth").probs)
+    assert still.noisy is None
+
+
+def test_noise_of_vmoe_is_one_over_the_number_of_experts():
+    own = router(noise="vmoe", noise_std=2.0)
+    out = own(torch.zeros(1, 20_000, 6), "depth")
+    assert (out.noisy - out.logits).detach().std().item() == pytest.approx(2.0 / 8, rel=0.02)
+    assert router(noise="vmoe", noise_std=0.0)(TOKENS, "depth").noisy is None
+
+
+def test_keeping_and_growing_columns():
+    own = router()
+    before = own(TOKENS, "depth").logits
+    small = copy.deepcopy(own)
+    small.keep([7, 0, 3])
+    torch.testing.assert_close(small(TOKENS, "depth").logits, before[..., [7, 0, 3]])
+    own.grow(2)
+    after = own(TOKENS, "depth")
+    assert after.logits.shape[-1] == 10
+    torch.testing.assert_close(after.logits[..., :8], before)
+    with pytest.raises(ArgumentError, match="leave top_k = 3"):
+        own.keep([0, 1])
+    with pytest.raises(ArgumentError, match="different numbers"):
+        own.keep([0, 1, 1])
+
+
+def test_parts_of_a_routing():
+    out = choose(torch.randn(4, 5, 8), 2, "none")
+    parts = out.chunk(2)
+    assert torch.equal(torch.cat([p.gate for p in parts]), out.gate)
+    assert parts[0].noisy is None
+
+
+def test_bad_input():
+    with pytest.raises(UnknownNameError, match="Did you mean depth"):
+        router()(TOKENS, "dept")
+    with pytest.raises(UnknownNameError, match="norm"):
+        router(norm="all")
+    with pytest.raises(ArgumentError, match=r"top_k must be in 1\.\.2"):
+        PerTaskRouter(TASKS, 6, 2, 3)
+    with pytest.raises(ArgumentError, match="num_experts"):
+        PerTaskRouter(TASKS, 6, 0, 1)
+    with pytest.raises(ArgumentError, match="noise_std"):
+        router(noise_std=-1.0)
+    with pytest.raises(ArgumentError, match="d_task"):
+        router(ConditionedRouter, d_task=0)
