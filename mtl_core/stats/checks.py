@@ -25,7 +25,7 @@ def array(name: str, values: npt.ArrayLike, dims: int) -> Array:
     except (TypeError, ValueError) as error:
         raise ArgumentError(name, "hold numbers in rows of one length", values) from error
     if found.ndim != dims:
-        raise ArgumentError(name, f"have {dims} axis" + "es" * (dims > 1), found.shape)
+        raise ArgumentError(name, "have 1 axis" if dims == 1 else f"have {dims} axes", found.shape)
     if found.size == 0:
         raise ArgumentError(name, "not be empty", found.shape)
     finite(name, found)
@@ -114,7 +114,7 @@ def count(name: str, value: int, least: int = 1) -> int:
     Raises:
         ArgumentError: it is not.
     """
-    if value != int(value) or value < least:
+    if not (math.isfinite(value) and value == int(value) and value >= least):
         raise ArgumentError(name, f"be a whole number of at least {least}", value)
     return int(value)
 

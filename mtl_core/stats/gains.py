@@ -29,6 +29,7 @@ def delta_m_interval(
     Δm = 100 Σ_t w_t (±)(M_t − B_t)/|B_t| of the means over seeds. Its variance is the sum of two
     jackknife variances, leaving out one seed of the method, or one of the baselines (the
     jackknife of several samples, Arvesen 1969); degrees of freedom after Welch and Satterthwaite.
+    With three seeds on one side and many on the other it covers 0.93 of 0.95.
 
     Args:
         scores: (S, T) a seed a row, a task a column, S >= 2.

@@ -99,10 +99,8 @@ def wilcoxon_or_t(differences: npt.ArrayLike) -> Test:
     d = d[d != 0]
     if len(d) == 0:
         return Test(0.0, 1.0, "Wilcoxon")
-    found = stats.wilcoxon(d, alternative="greater")  # whose statistic is the sum W+
-    both = stats.wilcoxon(d)
-    balance = 2 * float(found.statistic) - len(d) * (len(d) + 1) / 2
-    return Test(balance, float(both.pvalue), "Wilcoxon")
+    balance = float((np.sign(d) * stats.rankdata(np.abs(d))).sum())
+    return Test(balance, float(stats.wilcoxon(d).pvalue), "Wilcoxon")
 
 
 def welch(first: npt.ArrayLike, second: npt.ArrayLike) -> Test:
@@ -130,7 +128,9 @@ def welch(first: npt.ArrayLike, second: npt.ArrayLike) -> Test:
 def barnard(first: npt.ArrayLike, second: npt.ArrayLike) -> Test:
     """Barnard's exact test of two success rates on different items.
 
-    With a pooled-variance statistic, the largest p-value over the unknown common rate.
+    With a pooled-variance statistic, the largest p-value over the unknown common rate. Tables whose
+    statistics differ by rounding only count as equally extreme; `scipy.stats.barnard_exact` drops
+    some of these.
 
     Args:
         first: (n,) 0 or 1 for each item.
@@ -227,8 +227,8 @@ def pairwise_p_values(
 
 def _binomial_p(wins: int, losses: int, mid_p: bool) -> float:
     n, few = wins + losses, min(wins, losses)
-    tail = float(stats.binom.cdf(few, n, 0.5))
-    own = float(stats.binom.pmf(few, n, 0.5))
+    tail = float(special.bdtr(few, n, 0.5))
+    own = float(_binomial_masses(n, np.array([0.5]))[0, few])
     return min(1.0, 2 * tail - own * mid_p)
 
 
