@@ -114,7 +114,7 @@ class UsageMeter:
         shares = self.frequencies(layer)
         if shares.shape[1] == 1:
             return torch.zeros(len(shares), dtype=torch.float64)
-        found = torch.special.entr(shares).sum(1)
+        found: Tensor = torch.special.entr(shares).sum(1)
         return found / torch.log(torch.tensor(float(shares.shape[1]), dtype=torch.float64))
 
     def state_dict(self) -> dict[str, Any]:
