@@ -284,8 +284,8 @@ def status_kib(field: str) -> int:
 def peak_mib(model: str, tasks: int, name: str) -> float:
     """Growth of the resident set at its peak over three steps, after one that warms up."""
     problem = Problem(model, tasks)
-    step = ROUTES[name](problem)
     plain(problem)()
+    step = ROUTES[name](problem)
     gc.collect()
     before = status_kib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
