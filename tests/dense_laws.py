@@ -206,6 +206,16 @@ class NetworkLaws:
         for name in expected:
             assert torch.equal(found[name], expected[name])
 
+    def test_parts_to_compile_hold_every_parameter_once(self) -> None:
+        network = self.network(first(2))
+        parts = network.compiled_parts()
+        assert not any(isinstance(part, nn.ModuleDict | nn.ModuleList) for part in parts)
+        found = [id(p) for part in parts for p in part.parameters()]
+        assert len(found) == len(set(found))
+        missing = [name for name, p in network.named_parameters() if id(p) not in set(found)]
+        # Parameters that no module holds cannot be compiled with one.
+        assert all(name.endswith(("cls_token", "pos_embed")) for name in missing)
+
     @pytest.mark.slow
     def test_two_images_are_learned_by_heart(self) -> None:
         tasks = {name: TASKS[name] for name in ("semseg", "depth")}

@@ -1,10 +1,10 @@
 """Networks whose decoders exchange features of all tasks."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.nn import Decoded, Features, Outputs
@@ -65,6 +65,10 @@ class JointNetwork(ImageNetwork):
         super().required_tasks(task)
         return tuple(self.tasks)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """The encoder, and every module of the decoder that is called."""
+        return [part for child in self.children() for part in _called(child)]
+
     def run(
         self,
         inputs: Inputs,
@@ -89,6 +93,15 @@ class JointNetwork(ImageNetwork):
             intermediate={n: d.intermediate for n, d in decoded.items() if d.intermediate},
             aux=dict(features.aux),
         )
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, or what is inside where it only holds others."""
+    if isinstance(module, nn.ModuleDict | nn.ModuleList):
+        for child in module.children():
+            yield from _called(child)
+    else:
+        yield module
 
 
 def check_auxiliary(

@@ -180,9 +180,10 @@ class MixingNetwork(ImageNetwork):
         return [(self.mixing_rate, mixing)]
 
     def compiled_parts(self) -> list[nn.Module]:
-        """The blocks of all encoders, which run one by one, and the decoders."""
+        """The blocks of all encoders, which run one by one, the mixing units and the decoders."""
         units = [unit for staged in self._staged.values() for unit in staged.units()]
-        return [*units, *self.decoders.values()]
+        mixers = [unit for stage in self.mixers for unit in cast("nn.ModuleList", stage)]
+        return [*units, *mixers, *self.decoders.values()]
 
     def run(
         self,

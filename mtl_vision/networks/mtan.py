@@ -151,5 +151,5 @@ class MTAN(ImageNetwork):
 
     def compiled_parts(self) -> list[nn.Module]:
         """The blocks of the trunk, which run one by one, and every task's modules."""
-        own = [m for name in self.tasks for m in (*self._masks(name), self.decoders[name])]
-        return [*self._staged.units(), *self.refinements, *own]
+        masks = [mask for name in self.tasks for mask in self._masks(name)]
+        return [*self._staged.units(), *self.refinements, *masks, *self.decoders.values()]

@@ -75,7 +75,8 @@ class MTINet(JointNetwork):
         img_size: (H, W) of all images, for a timm name; needed where it is not the model's default.
         width: channels of the finest scale, doubled from scale to scale. None: a pyramid keeps its
             own, which is dear for wide encoders (the propagation has T²·C² weights), and maps of
-            one stride get 32.
+            one stride get 32. As published, HRNet's are those of `TimmEncoder` with ``model_args:
+            {head: none}``.
         auxiliary: tasks that help the others only: the finest of their initial predictions is their
             prediction.
         norm: ``batch`` or ``group``.

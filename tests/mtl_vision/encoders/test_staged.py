@@ -31,6 +31,7 @@ ENCODERS = {
     ),
     "hrnet": partial(TimmEncoder, "hrnet_w18_small"),
     "hrnet, two branches": partial(TimmEncoder, "hrnet_w18_small", out_indices=(1, 3)),
+    "hrnet, narrow": partial(TimmEncoder, "hrnet_w18_small", model_args={"head": "none"}),
     "hrnet, several modules": partial(TimmEncoder, "hrnet_w18_small_v2"),
 }
 

@@ -97,3 +97,14 @@ def test_one_tasks_prediction_depends_on_anothers_tokens():
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         SMALL(first(1), encoder=ENCODER, **arguments)
+
+
+@pytest.mark.slow
+def test_compiled_in_parts_it_computes_the_same():
+    network = scramble(SMALL(first(1), encoder=ENCODER))
+    images = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        expected = network(images)["semseg"]
+        for part in network.compiled_parts():
+            part.compile(backend="eager")
+        torch.testing.assert_close(network(images)["semseg"], expected)

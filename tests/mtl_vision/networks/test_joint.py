@@ -1,11 +1,18 @@
 """What `JointNetwork` and `ImageNetwork` (mtl_vision.networks.image) promise."""
 
+from functools import partial
+
 import pytest
 import torch
-from dense_laws import ENCODER, SIZE, first
+from dense_laws import ENCODER, SIZE, first, random_batch
+from torch.utils.data import DataLoader
+from toys import toy_trainer
 
-from mtl_core.errors import ArgumentError, UnknownNameError
-from mtl_vision.networks import MTINet, PADNet
+from mtl_core.balancing import MGDAUB
+from mtl_core.data.batch import collate
+from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
+from mtl_core.modules import MultiTaskModule
+from mtl_vision.networks import MTAN, MTINet, PADNet
 
 
 def network():
@@ -18,6 +25,19 @@ def test_there_is_no_border():
     out = made.run(torch.randn(1, 3, *SIZE), cut=True)
     assert out.features is None
     assert out.cut == {}
+
+
+@pytest.mark.parametrize("kind", [PADNet, MTAN])
+def test_a_method_that_needs_a_border_says_so(kind):
+    tasks = first(2)
+    module = MultiTaskModule(tasks, partial(kind, encoder=ENCODER), torch.optim.SGD)
+    batch = random_batch(tasks)
+    loader = DataLoader(
+        [{"inputs": batch["inputs"][0], "targets": {n: t[0] for n, t in batch["targets"].items()}}],
+        collate_fn=collate,
+    )
+    with pytest.raises(BalancerError, match="border"):
+        toy_trainer(MGDAUB(), max_epochs=1).fit(module, loader, loader)
 
 
 def test_one_tasks_decoding_is_that_of_all():

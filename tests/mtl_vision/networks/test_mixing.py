@@ -1,17 +1,20 @@
 """Starting from single-task networks, and the mixing units' own learning rate."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from dense_laws import ENCODER, SIZE, TASKS, first, scramble
+from jsonargparse import ArgumentParser
 
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.hub import from_pretrained, save_pretrained
 from mtl_core.modules import MultiTaskModule
+from mtl_core.nn import MultiTaskNetwork
 from mtl_core.rebuild import RebuildError, describe
-from mtl_core.tasks import Classification
+from mtl_core.tasks import Classification, Task
 from mtl_vision.decoders import FPNDecoder
 from mtl_vision.networks import NDDRCNN, CrossStitch, HardSharing
 
@@ -51,6 +54,26 @@ def test_it_starts_from_single_task_networks(started):
     with torch.no_grad():
         for name, prediction in network(images).items():
             assert torch.equal(prediction, networks[name](images)[name])
+
+
+def test_a_config_names_them(started):
+    """As text; a task that is left out starts fresh."""
+    networks, paths = started
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--network", type=Callable[[Mapping[str, Task]], MultiTaskNetwork])
+    init_args = {
+        "encoder": {
+            "class_path": "TimmEncoder",
+            "init_args": {**ENCODER.keywords, "name": "vit_tiny_patch16_224"},
+        },
+        "decoder": {"class_path": "FPNDecoder", "init_args": {"width": 16}},
+        "start_from": {"depth": str(paths["depth"])},
+    }
+    spec = {"class_path": "CrossStitch", "init_args": init_args}
+    made = parser.instantiate(parser.parse_object({"network": spec})).network(TWO)
+    for name, same in (("depth", True), ("semseg", False)):
+        pairs = zip(made.encoders[name].parameters(), networks[name].parameters(), strict=False)
+        assert all(torch.equal(a, b) for a, b in pairs) is same
 
 
 def test_a_saved_network_is_rebuilt_without_them(started, tmp_path):

@@ -134,3 +134,14 @@ def test_a_mask_lies_between_zero_and_one():
     mask = AttentionMask(6, 8)(torch.randn(2, 6, 5, 4)).detach()
     assert mask.shape == (2, 8, 5, 4)
     assert 0 < float(mask.min()) <= float(mask.max()) < 1
+
+
+@pytest.mark.slow
+def test_compiled_in_parts_it_computes_the_same():
+    network = scramble(MTAN(first(1), encoder=ENCODER, decoder=FPN))
+    images = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        expected = network(images)["semseg"]
+        for part in network.compiled_parts():
+            part.compile(backend="eager")
+        torch.testing.assert_close(network(images)["semseg"], expected)
