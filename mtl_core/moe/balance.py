@@ -1,160 +1,119 @@
-"""How evenly experts are used: terms for training, and a collector of one step's terms."""
+"""Terms that keep experts in use, and who collects them."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from mtl_core.errors import ArgumentError, MTLError
-from mtl_core.moe.router import RouterOut, chosen
-from mtl_core.types import TaskName
+from mtl_core.moe.router import RouterOut
 
 
-def importance(routed: RouterOut) -> Tensor:
-    """Probability mass of every expert where it was chosen: (E,).
+def importance(out: RouterOut) -> Tensor:
+    r""":math:`I_e = \sum_x p_e(x) \, [e \in S(x)]`, (E,): what each expert is trusted with."""
+    kept = torch.zeros_like(out.probs).scatter(-1, out.idx, 1.0)
+    return (out.probs * kept).flatten(0, -2).sum(0)
 
-    Args:
-        routed: of all tokens that count together.
+
+def load(out: RouterOut) -> Tensor:
+    r"""How many tokens go to each expert, (E,); with noise the expected number.
+
+    With noise of standard deviation :math:`\sigma` an expert e with clean logit :math:`z_e` is
+    among the K best with probability :math:`\Phi((z_e - \theta_e) / \sigma)`, where the threshold
+    :math:`\theta_e` is the K-th largest of the *others'* noisy logits (Shazeer et al., ICLR 2017,
+    appendix A). Logits are compared with logits: M³ViT's code takes its thresholds from softmaxed
+    values, which is a mistake. Without noise, or where all experts are chosen, it is a count and
+    has no gradient.
     """
-    mask = chosen(routed.idx, routed.probs.shape[-1])
-    return (routed.probs * mask).flatten(0, -2).sum(0)
-
-
-def load(routed: RouterOut) -> Tensor:
-    """Tokens of every expert: (E,). With noise their expected number, which has a gradient.
-
-    Args:
-        routed: of all tokens that count together.
-    """
-    found = routed.load
-    if found is None:
-        found = chosen(routed.idx, routed.probs.shape[-1])
-    return found.flatten(0, -2).sum(0)
+    count, top_k = out.logits.shape[-1], out.idx.shape[-1]
+    if out.noisy is None or out.scale is None or top_k == count:
+        return torch.bincount(out.idx.flatten(), minlength=count).to(out.logits.dtype)
+    best = out.noisy.topk(top_k + 1, -1).values
+    inside, outside = best[..., -1:], best[..., -2:-1]
+    chosen = torch.zeros_like(out.noisy, dtype=torch.bool)
+    chosen = chosen.scatter(-1, out.idx, torch.ones_like(out.idx, dtype=torch.bool))
+    threshold = torch.where(chosen, inside, outside)
+    return torch.special.ndtr((out.logits - threshold) / out.scale).flatten(0, -2).sum(0)
 
 
 def cv_squared(values: Tensor) -> Tensor:
-    """Squared coefficient of variation over the last dimension: unbiased variance / mean².
+    """Squared coefficient of variation of (E,): unbiased variance over squared mean, ().
 
-    Args:
-        values: (..., E); 0 where all are equal or E is 1, E where one has everything.
+    Zero for equal values and for a single one; E where one has everything.
+
+    >>> round(float(cv_squared(torch.tensor([8.0, 0.0, 0.0, 0.0]))), 4)
+    4.0
     """
-    if values.shape[-1] == 1:
-        return torch.zeros_like(values[..., 0])
-    return values.var(-1) / (values.mean(-1).square() + 1e-10)
+    if len(values) == 1:
+        return values.new_zeros(())
+    return values.var() / (values.mean().square() + 1e-10)
 
 
-def balance_loss(routed: RouterOut) -> Tensor:
-    """CV² of importance plus CV² of load (Shazeer et al., 2017), a scalar.
+def balance_loss(out: RouterOut) -> Tensor:
+    """CV²(importance) + CV²(load) of one router's tokens, (): zero where all experts share alike.
 
-    The load has a gradient only under noise.
-
-    Args:
-        routed: of all tokens of one task in one layer.
+    Liang et al., NeurIPS 2022 (weight 0.01), after Shazeer et al., ICLR 2017.
     """
-    return cv_squared(importance(routed)) + cv_squared(load(routed))
+    return cv_squared(importance(out)) + cv_squared(load(out))
 
 
-def z_loss(routed: RouterOut) -> Tensor:
-    """Mean squared log-sum-exp of the logits (Zoph et al., 2022), which keeps them small.
-
-    Args:
-        routed: of any tokens.
-    """
-    return routed.logits.logsumexp(-1).square().mean()
+def z_loss(out: RouterOut) -> Tensor:
+    """Mean squared log-sum-exp of the logits, (): keeps them small (Zoph et al., 2022, eq. 5)."""
+    return out.logits.logsumexp(-1).square().mean()
 
 
-def token_entropy(routed: RouterOut) -> Tensor:
-    """Mean entropy of a token's probabilities, in nats: 0 decided, log E undecided.
-
-    Args:
-        routed: of any tokens.
-    """
-    return torch.special.entr(routed.probs).sum(-1).mean()
+def entropy(out: RouterOut) -> Tensor:
+    """Mean entropy of the probabilities in nats, (): between 0 and log E."""
+    return torch.special.entr(out.probs).sum(-1).mean()
 
 
-def usage_entropy(routed: RouterOut) -> Tensor:
-    """Entropy of the mean probabilities, in nats: log E where experts are used evenly.
+class Collector:
+    """Routings of one step, added as layers give them, read once.
 
-    Args:
-        routed: of all tokens that count together.
-    """
-    return torch.special.entr(routed.probs.flatten(0, -2).mean(0)).sum()
-
-
-class CollectorError(MTLError, RuntimeError):
-    """A collector of routings is read twice, or filled after it was read, without a reset."""
-
-
-class BalanceCollector:
-    """Balance terms of one step, over layers and tasks, reset by whoever owns the step.
-
-    Reading twice, or adding after reading, without a reset raises: either would change the weight
-    of the loss silently.
-
-    Args:
-        balance: weight of `balance_loss`.
-        z: weight of `z_loss`.
-        token: weight of `token_entropy`, which makes tokens decided.
-        usage: weight of log E minus `usage_entropy`, which makes usage even.
+    A sum that nobody resets silently changes the weight of a term, so reading twice without a
+    `reset` is an error, and so is adding after reading.
 
     Example:
-        >>> from mtl_core.moe import PerTaskRouter
-        >>> router = PerTaskRouter(("depth",), 16, num_experts=8, top_k=2)
-        >>> terms = BalanceCollector(balance=0.01)
-        >>> terms.update("depth", router(torch.rand(3, 5, 16), "depth"))
-        >>> terms.loss().shape
-        torch.Size([])
-        >>> terms.reset()
+        >>> from mtl_core.moe.router import choose
+        >>> collector = Collector()
+        >>> collector.add(choose(torch.zeros(5, 4), 2, "none"))
+        >>> round(float(collector.loss()), 3) >= 0
+        True
     """
 
-    def __init__(
-        self, *, balance: float = 0.01, z: float = 0.0, token: float = 0.0, usage: float = 0.0
-    ) -> None:
-        for name, value in (("balance", balance), ("z", z), ("token", token), ("usage", usage)):
-            if value < 0:
-                raise ArgumentError(name, "not be negative", value)
-        self.balance, self.z, self.token, self.usage = balance, z, token, usage
-        self._terms: list[Tensor] = []
+    def __init__(self) -> None:
+        self._held: list[RouterOut] = []
         self._read = False
 
-    def update(self, task: TaskName | Tensor, routed: RouterOut) -> None:
-        """Add the terms of one layer's routing.
+    def __iter__(self) -> Iterator[RouterOut]:
+        return iter(self._held)
+
+    def add(self, out: RouterOut) -> None:
+        """Take in what one router did."""
+        if self._read:
+            raise MTLError("The collector has been read; reset it at the beginning of a step.")
+        self._held.append(out)
+
+    def loss(self, *, balance: float = 1.0, z: float = 0.0) -> Tensor:
+        """Sum over routers of the weighted terms, ().
 
         Args:
-            task: its name; for indices (B,) use `RouterOut.chunk`, since every task counts alone.
-            routed: of all tokens of the task.
+            balance: weight of `balance_loss`.
+            z: weight of `z_loss`.
 
         Raises:
-            CollectorError: the collector was read and not reset.
-            ArgumentError: several tasks at once.
+            MTLError: it has been read since the last reset.
+            ArgumentError: nothing was added.
         """
         if self._read:
-            raise CollectorError("a collector that was read must be reset before the next step")
-        if not isinstance(task, str):
-            raise ArgumentError("task", "be one name, since every task counts alone", task.tolist())
-        parts = []
-        if self.balance:
-            parts.append(self.balance * balance_loss(routed))
-        if self.z:
-            parts.append(self.z * z_loss(routed))
-        if self.token:
-            parts.append(self.token * token_entropy(routed))
-        if self.usage:
-            even = torch.tensor(float(routed.probs.shape[-1]), device=routed.probs.device).log()
-            parts.append(self.usage * (even - usage_entropy(routed)))
-        if parts:
-            self._terms.append(torch.stack(parts).sum())
-
-    def loss(self) -> Tensor:
-        """Sum of all terms since the reset; 0 without any.
-
-        Raises:
-            CollectorError: read before, and not reset.
-        """
-        if self._read:
-            raise CollectorError("a collector must be read once between two resets")
+            raise MTLError("The collector has been read already; reset it once a step.")
+        if not self._held:
+            raise ArgumentError("the collector", "hold the routing of one layer at least", 0)
         self._read = True
-        return torch.stack(self._terms).sum() if self._terms else torch.zeros(())
+        terms = [balance * balance_loss(out) for out in self._held]
+        terms += [z * z_loss(out) for out in self._held] if z else []
+        return torch.stack(terms).sum()
 
     def reset(self) -> None:
-        """Forget everything: at the start of a step."""
-        self._terms = []
-        self._read = False
+        """Forget the step."""
+        self._held, self._read = [], False
