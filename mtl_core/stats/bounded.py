@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from mtl_core.errors import ArgumentError
 from mtl_core.stats.checks import Array, between, finite, positive, vector
@@ -101,7 +100,8 @@ def log_capital(differences: Array, bets: Array) -> Array:
 
 
 def _log_mean(capital: Array) -> Array:
-    out: Array = special.logsumexp(capital, axis=0) - math.log(len(capital))
+    top = capital.max(0)
+    out: Array = top + np.log(np.exp(capital - top).mean(0))
     return out
 
 
@@ -123,7 +123,7 @@ def _bounded(name: str, d: Array) -> Array:
 def _lower_bound(d: Array, bets: Array, need: float) -> float:
     """Largest mean that the values reject from above, by bisection: evidence falls with it."""
     low, high = -1.0, 1.0
-    for _ in range(60):
+    for _ in range(45):
         middle = (low + high) / 2
         gains = (d - middle) / (1 + middle)
         log_e = _log_mean(log_capital(gains, bets))
