@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
 import torch
@@ -82,10 +82,10 @@ class LowRankExperts(MapExperts):
         if min(ranks) < 1:
             raise ArgumentError("ranks", "all be at least 1", tuple(ranks))
         self.ranks = tuple(ranks)
-        bounds = [0, *torch.tensor(self.ranks).cumsum(0).tolist()]
+        bounds = [0, *accumulate(self.ranks)]
         self._spans = tuple(pairwise(bounds))
         # Which expert every channel between the convolutions belongs to.
-        owner = torch.arange(len(ranks)).repeat_interleave(torch.tensor(self.ranks))
+        owner = torch.tensor([j for j, rank in enumerate(self.ranks) for _ in range(rank)])
         self.register_buffer("owner", owner, persistent=False)
         self.owner: Tensor
         self.down = nn.Conv2d(width, sum(self.ranks), 3, padding=1, bias=False)
@@ -111,13 +111,14 @@ class LowRankExperts(MapExperts):
         return found
 
     def fold(self, gates: Tensor) -> Tensor:
-        """Kernel (C, C, 3, 3) of the one convolution that Σ_j g_j E_j is.
+        """Kernels (..., C, C, 3, 3) of the one convolution that Σ_j g_j E_j is.
 
         Args:
-            gates: g (N,).
+            gates: g (..., N).
         """
-        up = self.up.weight.flatten(1) * gates.to(self.up.weight.dtype)[self.owner]
-        return torch.einsum("or,rikl->oikl", up, self.down.weight)
+        weights = gates.to(self.up.weight.dtype)[..., None, self.owner]
+        kernels = (self.up.weight.flatten(1) * weights) @ self.down.weight.flatten(1)
+        return kernels.unflatten(-1, self.down.weight.shape[1:])
 
 
 def default_ranks(num_experts: int, width: int) -> tuple[int, ...]:
