@@ -56,10 +56,9 @@ def run(program: str, words: Sequence[str]) -> None:
     definition = Definition.of(program, rest, plan)
     sweep = Sweep.start(definition, folder, storage=options.storage, name=options.name)
     console = Console()
-    total = sweep.total(options.trials)
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     with Runner(fresh=options.fresh, threads=options.threads) as runner:
-        worker = Worker(sweep, runner, total, take=options.take, timeout=options.timeout)
+        worker = Worker(sweep, runner, options.trials, take=options.take, timeout=options.timeout)
         threads = worker.work(options.jobs)
         try:
             follow(worker, threads, console)
@@ -68,9 +67,10 @@ def run(program: str, words: Sequence[str]) -> None:
             sys.exit(130)
         finally:
             sweep.close()
+            signal.signal(signal.SIGTERM, before)
     if worker.errors:
         raise worker.errors[0]
-    console.print(summary(sweep.trials()[:total], total), highlight=False)
+    console.print(summary(sweep.trials()[: worker.total], worker.total), highlight=False)
     name = program.removesuffix(".__main__")
     for verb in ("show", "best"):
         console.print(f"  python -m {name} sweep {verb} {folder}", soft_wrap=True, highlight=False)

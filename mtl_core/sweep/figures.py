@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -148,9 +148,16 @@ def _column(
     low, high = at(min(known)), at(max(known))
     span = high - low or 1.0
     for y, value in ((0.0, min(known)), (1.0, max(known))):
-        where = {"ha": "center", "va": "top" if y == 0 else "bottom", "fontsize": 7, "color": GREY}
+        end: Literal["top", "bottom"] = "top" if y == 0 else "bottom"
         ax.annotate(
-            f"{value:.3g}", (x, y), (0, -4 if y == 0 else 4), textcoords="offset points", **where
+            f"{value:.3g}",
+            (x, y),
+            (0, -4 if y == 0 else 4),
+            textcoords="offset points",
+            ha="center",
+            va=end,
+            fontsize=7,
+            color=GREY,
         )
     return [math.nan if v is ABSENT else (at(v) - low) / span for v in values]
 

@@ -1,5 +1,6 @@
 """Optuna's samplers, made to give the same values to the same trial however often one asks."""
 
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -141,8 +142,6 @@ class RepeatableSampler(BaseSampler):
 
 
 def _need_cmaes() -> None:
-    try:
-        import cmaes  # noqa: F401
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("cmaes") is None:
         rule = "be another one, or have its package: pip install cmaes"
-        raise ArgumentError("sampler", rule, "cmaes") from None
+        raise ArgumentError("sampler", rule, "cmaes")

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -25,8 +26,8 @@ from mtl_core.sweep.live import described, live_table
 from mtl_core.sweep.plan import Objective, Plan
 from mtl_core.sweep.study import Sweep
 
-LEAST = 5
-"""Complete trials that it takes to say which parameters matter."""
+LEAST = 10
+"""Complete trials that it takes to say which parameters matter: the best tenth is one of them."""
 
 
 def pareto_front(
@@ -72,6 +73,17 @@ def winner(trials: Sequence[FrozenTrial], objectives: Mapping[str, Objective]) -
     return min(front, key=distance)
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """An objective with its sign such that less is better."""
+
+    index: int
+    sign: float
+
+    def __call__(self, trial: FrozenTrial) -> float:
+        return self.sign * float(trial.values[self.index])
+
+
 def importances(sweep: Sweep) -> dict[str, dict[str, float]]:
     """How much each parameter explains of which trials are among the best, by objective.
 
@@ -91,13 +103,13 @@ def importances(sweep: Sweep) -> dict[str, dict[str, float]]:
     if len(trials) < LEAST or not varied:
         return {}
     found: dict[str, dict[str, float]] = {}
-    for i, name in enumerate(sweep.plan.objectives):
+    for i, (name, objective) in enumerate(sweep.plan.objectives.items()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental in some releases
             held = optuna.importance.get_param_importances(
                 sweep.study,
                 evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=lambda trial, i=i: trial.values[i],
+                target=_Cost(i, -1.0 if objective.higher_is_better else 1.0),
             )
         found[name] = {key: float(value) for key, value in held.items()}
     return found

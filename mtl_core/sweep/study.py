@@ -56,10 +56,10 @@ class Definition:
             ArgumentError: a config file does not exist.
         """
         texts = {}
-        for flag, value in zip(words, [*words[1:], ""], strict=True):
-            flag, _, attached = flag.partition("=")
+        for i, word in enumerate(words):
+            flag, _, attached = word.partition("=")
             if flag in ("-c", "--config"):
-                name = attached or value
+                name = attached or next(iter(words[i + 1 :]), "")
                 if not Path(name).is_file():
                     raise ArgumentError("-c", "name a file", name)
                 texts[name] = Path(name).read_text()

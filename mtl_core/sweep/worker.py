@@ -54,7 +54,7 @@ class Worker:
     ) -> None:
         self.sweep = sweep
         self.runner = runner
-        self.total = total
+        self.total = sweep.total(total)
         self.timeout = timeout
         self.active: dict[int, Active] = {}
         self.stopping = threading.Event()

@@ -15,13 +15,13 @@ from pathlib import Path
 
 def main(words):
     given = dict(w.removeprefix("--").split("=", 1) for w in words if "=" in w)
+    print("running", *words)
+    if "--print_config" in words:
+        return
     x, folder = float(given.get("x", 0.5)), Path(given["trainer.default_root_dir"])
     mode = given.get("mode", "ok")
     mode = json.loads(mode) if mode.startswith("{") else {"class_path": mode}
     kind, extra = mode["class_path"], mode.get("init_args", {}).get("extra", 0.0)
-    print("running", *words)
-    if "--print_config" in words:
-        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "starts").open("a").write("x")
     score = 1 - (x - 0.3) ** 2 + extra + float(given["seed_everything"]) / 1000
