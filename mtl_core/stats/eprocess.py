@@ -41,21 +41,23 @@ class EProcess(ABC):
         self.log_e = 0.0
         self.log_peak = 0.0
 
-    def update(self, first: npt.ArrayLike, second: npt.ArrayLike = 0.0) -> float:
+    def update(self, first: npt.ArrayLike, second: npt.ArrayLike | None = None) -> float:
         """Take results in, in the order given, and give the e-value after them.
 
         Args:
             first: one value or (n,), results of the first method, or differences.
-            second: results of the second on the same items; 0 where `first` holds differences.
+            second: as many results of the second on the same items; None where `first` holds
+                differences.
 
         Raises:
             ArgumentError: lengths differ, values are not finite or not allowed; nothing is taken
                 in then.
         """
-        a, b = np.atleast_1d(np.asarray(first)), np.atleast_1d(np.asarray(second))
-        if b.shape == (1,) and a.shape != (1,):
-            b = np.broadcast_to(b, a.shape)
-        x, y = vector("first", a), vector("second", b)
+        x = vector("first", np.atleast_1d(np.asarray(first)))
+        if second is None:
+            y: Array = np.zeros(len(x))
+        else:
+            y = vector("second", np.atleast_1d(np.asarray(second)))
         same_length("second", y, "first", x)
         for value in self._log_values(x, y):
             self.log_e = float(value)
@@ -162,6 +164,12 @@ class TwoSampleProcess(EProcess):
         self.prior = positive("prior", prior)
         self.successes = (0, 0)
 
+    def update(self, first: npt.ArrayLike, second: npt.ArrayLike | None = None) -> float:
+        """As of `EProcess.update`; both are needed, 0 or 1 each."""
+        if second is None:
+            raise ArgumentError("second", "be given, since there are no differences here", None)
+        return super().update(first, second)
+
     def _log_values(self, first: Array, second: Array) -> Array:
         both = np.stack([outcomes("first", first), outcomes("second", second)])
         before = np.cumsum(both, axis=1) - both + np.array(self.successes)[:, None]
@@ -223,11 +231,11 @@ class TwoDirections:
         self.better = process(alpha / sides)
         self.worse = process(alpha / sides)
 
-    def update(self, first: npt.ArrayLike, second: npt.ArrayLike = 0.0) -> Verdict:
+    def update(self, first: npt.ArrayLike, second: npt.ArrayLike | None = None) -> Verdict:
         """Take results in, as of `EProcess.update`, and give the verdict so far."""
         self.better.update(first, second)
-        a = np.atleast_1d(np.asarray(first, dtype=np.float64))
-        self.worse.update(np.broadcast_to(np.asarray(second, dtype=np.float64), a.shape), a)
+        x = np.asarray(first, dtype=np.float64)
+        self.worse.update(np.zeros(x.shape) if second is None else second, x)
         return self.verdict
 
     @property

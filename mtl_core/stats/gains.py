@@ -120,7 +120,7 @@ def _checked(
     for name, rows in (("scores", m), ("baselines", b)):
         if len(rows) < 2:
             raise ArgumentError(name, "hold at least 2 seeds", len(rows))
-    sign = outcomes("higher_is_better", higher_is_better) * 2.0 - 1.0
+    sign: Array = np.where(outcomes("higher_is_better", higher_is_better), 1.0, -1.0)
     if b.shape[1] != m.shape[1]:
         raise ArgumentError("baselines", f"have the {m.shape[1]} tasks of scores", b.shape[1])
     same_length("higher_is_better", sign, "scores has tasks", m[0])

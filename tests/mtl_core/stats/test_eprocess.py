@@ -137,6 +137,8 @@ def test_two_directions():
     ("first", "second", "message"),
     [
         ([1, 0], [1, 0, 1], "second must have as many entries as first"),
+        ([1, 0], 1, "second must have as many entries as first"),
+        (1, [1, 0], "second must have as many entries as first"),
         ([], [], "first must not be empty"),
         ([1, np.nan], [0, 0], "first must be finite"),
         ([[1, 0]], [[1, 0]], "first must have 1 axis"),
@@ -159,6 +161,7 @@ def test_bad_results_are_refused_and_change_nothing(kind, first, second, message
         (lambda: SignProcess(comparisons=0), "comparisons must be a whole number"),
         (lambda: TwoSampleProcess(prior=0), "prior must be finite and above 0"),
         (lambda: TwoSampleProcess().update([0.5], [1]), "first must hold 0 and 1 only"),
+        (lambda: TwoSampleProcess().update([0, 1]), "second must be given"),
         (lambda: TwoDirections(SignProcess, sides=3), "sides must be 1 or 2"),
         (lambda: reject([]), "e_values must be a row"),
         (lambda: reject([1.0, np.nan]), "e_values must be at least 0"),
