@@ -33,7 +33,8 @@ def load(out: RouterOut) -> Tensor:
     chosen = torch.zeros_like(out.noisy, dtype=torch.bool)
     chosen = chosen.scatter(-1, out.idx, torch.ones_like(out.idx, dtype=torch.bool))
     threshold = torch.where(chosen, inside, outside)
-    return torch.special.ndtr((out.logits - threshold) / out.scale).flatten(0, -2).sum(0)
+    found: Tensor = torch.special.ndtr((out.logits - threshold) / out.scale)
+    return found.flatten(0, -2).sum(0)
 
 
 def cv_squared(values: Tensor) -> Tensor:
@@ -64,7 +65,8 @@ def z_loss(out: RouterOut) -> Tensor:
 
 def entropy(out: RouterOut) -> Tensor:
     """Mean entropy of the probabilities in nats, (): between 0 and log E."""
-    return torch.special.entr(out.probs).sum(-1).mean()
+    found: Tensor = torch.special.entr(out.probs).sum(-1)
+    return found.mean()
 
 
 class Collector:
