@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_core.errors import ArgumentError, UnknownNameError
-from mtl_core.moe.router import Router, RouterOut
+from mtl_core.errors import ArgumentError
+from mtl_core.moe.router import GateNorm, Router, RouterOut, choose
 from mtl_core.types import TaskName
 
 GateKind: TypeAlias = Literal["context", "gap", "static", "linear"]
@@ -138,7 +138,7 @@ class ContextRouter(Router):
         gate: GateKind = "context",
         granularity: Literal["sample", "token"] = "sample",
         hidden: int | None = None,
-        norm: Literal["none", "topk"] = "topk",
+        norm: GateNorm = "topk",
         noise: Literal["none", "learned"] = "none",
     ) -> None:
         if granularity == "token" and gate != "context":
@@ -177,9 +177,8 @@ class ContextRouter(Router):
             return self._choose(self._raw(x, task).float())
 
     def _raw(self, x: Tensor, task: TaskName) -> Tensor:
-        if task not in self.gates:
-            raise UnknownNameError("task", task, self.tasks)
-        raw: Tensor = self.gates[task](x.to(self.bias(task).dtype))
+        gate = self.gates[self.tasks[self.index(task)]]
+        raw: Tensor = gate(x.to(self.bias(task).dtype))
         return raw
 
     def _raw_by_index(self, x: Tensor, index: Tensor) -> Tensor:
@@ -192,16 +191,19 @@ class ContextRouter(Router):
         return torch.cat(parts)[torch.cat(rows).argsort()]
 
     def _choose(self, raw: Tensor) -> RouterOut:
-        logits = raw[..., : self.num_experts]
-        if self.noise == "learned" and self.training:
-            logits = logits + torch.randn_like(logits) * raw[..., self.num_experts :]
+        clean = raw[..., : self.num_experts]
+        if self.noise == "none" or not self.training:
+            return self._keep(clean)
+        scale = raw[..., self.num_experts :]
+        noisy = clean + torch.randn_like(clean) * scale
+        return self._keep(noisy)._replace(logits=clean, noisy=noisy, scale=scale.abs())
+
+    def _keep(self, logits: Tensor) -> RouterOut:
+        if self.top_k < self.num_experts:
+            return choose(logits, self.top_k, self.norm)
         probs = logits.softmax(-1)
-        if self.top_k == self.num_experts:
-            everyone = torch.arange(self.num_experts, device=logits.device)
-            return RouterOut(everyone.expand(probs.shape), probs, probs, logits)
-        kept, idx = logits.topk(self.top_k, -1)
-        gate = kept.softmax(-1) if self.norm == "topk" else probs.gather(-1, idx)
-        return RouterOut(idx, gate, probs, logits)
+        everyone = torch.arange(self.num_experts, device=logits.device)
+        return RouterOut(everyone.expand(probs.shape), probs, probs, logits)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
