@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_core.nn import Decoded, FeatureInfo, Features
+from mtl_core.nn import Decoded, Features
 from mtl_core.tasks import Task
 from mtl_core.types import Inputs, TaskName
 from mtl_vision.decoders import ASPPDecoder, DecoderFactory, build_decoders
@@ -87,7 +87,6 @@ class MTAN(ImageNetwork):
         self.encoder = build_encoder(encoder, pretrained=pretrained, img_size=img_size)
         self._staged = run_in_stages(self.encoder)
         info, before = self.encoder.info, self._staged.before
-        self._info = FeatureInfo(info.channels, info.strides, info.size)
         # What reaches a stage beside its own input: nothing, then the refined maps of that width.
         inputs = [before[0], *(b + c for b, c in zip(before[1:], info.channels[1:], strict=True))]
         self.masks = nn.ModuleDict(
