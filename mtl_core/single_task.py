@@ -52,7 +52,7 @@ def single_task_config(config: Mapping[str, Any], task: str, folder: Path) -> di
         **config,
         "report": {**config["report"], "results": {**results, "table": table}},
         "tasks": {task: config["tasks"][task]},
-        "model": _only(config["model"], task, set(names)),
+        "model": only_task(config["model"], task, set(names)),
         "trainer": trainer,
         "references": None,
     }
@@ -66,14 +66,20 @@ def _leaves(callback: Mapping[str, Any], others: Sequence[str]) -> bool:
     return any(part in others for part in monitor.split("/"))
 
 
-def _only(value: Any, task: str, names: set[str]) -> Any:
-    """The same without entries of other tasks in mappings that are keyed by tasks."""
+def only_task(value: Any, task: str, names: set[str]) -> Any:
+    """The same plain data without entries of other tasks in mappings that are keyed by tasks.
+
+    Args:
+        value: any part of a config.
+        task: the one that stays.
+        names: of all tasks.
+    """
     if isinstance(value, list):
-        return [_only(entry, task, names) for entry in value]
+        return [only_task(entry, task, names) for entry in value]
     if not isinstance(value, Mapping):
         return value
     keyed = bool(value) and set(value) <= names
-    return {k: _only(v, task, names) for k, v in value.items() if not keyed or k == task}
+    return {k: only_task(v, task, names) for k, v in value.items() if not keyed or k == task}
 
 
 class SingleTaskCLI(MultiTaskCLI):

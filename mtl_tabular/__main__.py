@@ -1,4 +1,4 @@
-"""``python -m mtl_tabular``: fit, validate, test, predict, baselines, bench, boost, sweep."""
+"""``python -m mtl_tabular``: fit, validate, test, predict and further verbs."""
 
 import sys
 from collections.abc import Sequence
@@ -46,6 +46,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from mtl_core.sweep.command import main as sweep
 
         sweep("mtl_tabular.__main__", words[1:])
+    elif words[:1] == ["profile"]:
+        from mtl_core.profile.command import main as profile
+
+        profile("mtl_tabular", TabularCLI, words[1:])
     else:
         run(TabularCLI, TabularSingleTaskCLI, args)
 

@@ -1,4 +1,4 @@
-"""``python -m mtl_vision``: fit, validate, test, predict, baselines and sweep of vision configs."""
+"""``python -m mtl_vision``: fit, validate, test, predict, baselines, sweep, profile."""
 
 import sys
 from collections.abc import Sequence
@@ -69,6 +69,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from mtl_core.sweep.command import main as sweep
 
         sweep("mtl_vision.__main__", words[1:])
+    elif words[:1] == ["profile"]:
+        from mtl_core.profile.command import main as profile
+
+        profile("mtl_vision", VisionCLI, words[1:])
     else:
         run(VisionCLI, VisionSingleTaskCLI, args)
 

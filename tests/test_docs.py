@@ -54,7 +54,7 @@ def commands() -> list:
 def test_commands_name_files_and_verbs_that_exist(words):
     (module,) = {"mtl_vision", "mtl_tabular"} & set(words)
     rest = words[words.index(module) + 1 :]
-    verbs = {"fit", "validate", "test", "predict", "baselines", "sweep"}
+    verbs = {"fit", "validate", "test", "predict", "baselines", "sweep", "profile"}
     assert rest[0] in verbs | ({"bench", "boost"} if module == "mtl_tabular" else set())
     for flag, value in pairwise(rest):
         if flag == "-c" and value.startswith("configs/"):
