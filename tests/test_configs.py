@@ -31,6 +31,7 @@ BASE = CONFIGS / "vision" / "rooms_vit.yaml"
 WRITERS = {
     "data_nyud": write_nyud,
     "data_pascal_context": write_pascal,
+    "m3vit_pascal": write_pascal,
     "task_expert_pascal": write_pascal,
     "mlore_pascal": write_pascal,
     "data_cityscapes": write_cityscapes,
@@ -50,6 +51,16 @@ SMALL = {
         "--model.network.encoder.name=resnet10t",
         "--data.size=[64, 64]",
         "--model.network.decoder.width=16",
+        "--data.batch_size=2",
+        "--data.drop_last=false",
+    ],
+    "m3vit_pascal": [
+        "--model.network.encoder.name=test_vit",
+        "--model.network.encoder.img_size=[64, 64]",
+        "--model.network.encoder.num_experts=4",
+        "--model.network.encoder.top_k=2",
+        "--data.size=[64, 64]",
+        "--model.network.decoder.width=8",
         "--data.batch_size=2",
         "--data.drop_last=false",
     ],
@@ -76,6 +87,7 @@ SMALL = {
     "multi_fashion": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
     "digits_bayes_agg": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
     "multi_digits": ["--data.train_size=64", "--data.val_size=16", "--data.test_size=16"],
+    "m3vit_rooms": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "rooms_vit": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "rooms_all": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "camvid": ["--data.splits={train: train, val: val, test: val}"],
@@ -90,7 +102,7 @@ def arguments(path: Path, tmp_path: Path) -> list[str]:
         words.append(f"--data.root={tmp_path / 'data'}")
     text = path.read_text()
     if "pretrained: true" in text:
-        where = "encoder." if "{name: resnet" in text else ""
+        where = "encoder." if "{name: resnet" in text or "MoEViT" in text else ""
         words.append(f"--model.network.{where}pretrained=false")
     return [*words, "--data.num_workers=0"]
 

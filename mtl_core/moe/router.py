@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Literal, NamedTuple, Self, TypeAlias, get_args
 
 import torch
@@ -138,7 +139,9 @@ class TokenRouter(Router):
 
     def forward(self, x: Tensor, task: TaskName | Tensor) -> RouterOut:
         """Experts and weights of every token of x (B, ..., D)."""
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type  # meta knows no autocast
+        known = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if known else nullcontext():
             wide = x.float()
             clean = self.logits(wide, task)
             scale = self._scale(wide, clean)

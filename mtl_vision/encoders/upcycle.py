@@ -8,15 +8,14 @@ columns are equal within a copy, hence the K best experts of a token are one who
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtl_core.errors import ArgumentError
 from mtl_core.hub import from_pretrained
-
-GateNorm = Literal["none", "topk"]
+from mtl_core.moe import GateNorm
 
 
 class Experts(NamedTuple):
