@@ -6,15 +6,20 @@ smaller is counted, the other is the difference.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from mtl_tabular.boosting.growing import TIED, Best, Children, Chunk, Level
 from mtl_tabular.boosting.grown import Ints, Rounded, TreeRules
 from mtl_tabular.boosting.objectives import Floats
 from mtl_tabular.boosting.sorted_columns import MISSING, SortedColumns
+
+# Cells of up to so many rows times slots are kept in the order of the roots, at 12 bytes each.
+KEPT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,11 @@ class BinnedRows(Chunk["BinnedLevel"]):
     def _root(self, derivatives: Rounded, level: Level) -> BinnedLevel:
         rows = np.arange(len(self.cells))
         node_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        counted = self._count(derivatives, level.task, rows, node_of)
+        member, hessian = self._roots(), derivatives.hessian
         return BinnedLevel(
             **vars(level), row=rows, node_of=node_of, live=np.ones(len(level.node), bool),
-            first=counted[0], second=counted[1],
+            first=_summed(member, derivatives.gradient),
+            second=self._root_counts if hessian is None else _summed(member, hessian),
         )  # fmt: skip
 
     def _count(
@@ -118,19 +124,38 @@ class BinnedRows(Chunk["BinnedLevel"]):
             row: that count.
             node_of: their nodes.
         """
+        member = self._member(task, row, node_of)
+        hessian = derivatives.hessian
+        weights = np.ones(len(row)) if hessian is None else hessian[row]
+        return _summed(member, derivatives.gradient[row]), _summed(member, weights)
+
+    def _member(self, task: Ints, row: Ints, node_of: Ints) -> sparse.csc_array:
+        """Which cells (one a slot) each row lies in: its product with a column sums by cell."""
         ends = np.cumsum(self.widths[task])
-        base = (ends - self.widths[task])[node_of]
-        cells = self.cells if len(row) == len(self.cells) else self.cells[row]
-        key = np.add(cells, base[:, None], dtype=np.int64).ravel()
         slots, total = self.cells.shape[1], int(ends[-1])
+        kind = np.int32 if max(total, len(row) * slots) < 2**31 else np.int64
+        base: NDArray[Any] = (ends - self.widths[task])[node_of].astype(kind)
+        cells = self.cells if len(row) == len(self.cells) else self.cells[row]
+        places: NDArray[Any] = np.add(cells, base[:, None]).ravel()
+        starts: NDArray[Any] = np.arange(0, len(places) + 1, slots, dtype=kind)
+        return sparse.csc_array((np.ones(len(places)), places, starts), shape=(total, len(row)))
 
-        def summed(values: Ints) -> Ints:
-            weights = np.repeat(values[row].astype(np.float64), slots)
-            return np.bincount(key, weights, total).astype(np.int64)
+    def _roots(self) -> sparse.csc_array:
+        """That of all rows at the roots; the same for every tree, so small ones are kept."""
+        return self._kept_roots if self.cells.size <= KEPT else self._made_roots()
 
-        if derivatives.hessian is None:
-            return summed(derivatives.gradient), np.bincount(key, minlength=total)
-        return summed(derivatives.gradient), summed(derivatives.hessian)
+    @cached_property
+    def _kept_roots(self) -> sparse.csc_array:
+        return self._made_roots()
+
+    def _made_roots(self) -> sparse.csc_array:
+        tasks = np.arange(len(self.sizes))
+        return self._member(tasks, np.arange(len(self.cells)), np.repeat(tasks, self.sizes))
+
+    @cached_property
+    def _root_counts(self) -> Ints:
+        """Rows by cell at the roots."""
+        return _summed(self._roots(), np.ones(len(self.cells)))
 
     def _best(
         self,
@@ -251,6 +276,12 @@ class BinnedRows(Chunk["BinnedLevel"]):
             arranged(kids.node), np.tile(task, 2), arranged(kids.size), arranged(kids.gradient),
             arranged(kids.hessian), row, parent + len(parents) * ~small, arranged(kids.live), *sums,
         )  # fmt: skip
+
+
+def _summed(member: sparse.csc_array, values: NDArray[Any]) -> Ints:
+    """Sums by cell of whole numbers, which float64 holds exactly below 2^53."""
+    found: Ints = (member @ values.astype(np.float64)).astype(np.int64)
+    return found
 
 
 def _first(hits: NDArray[np.bool_], node_of: Ints, nodes: int) -> Ints:
