@@ -63,6 +63,10 @@ class ConditionedRouter(TokenRouter):
         first = self.embedding.weight.float().t() + self.embedding.bias.float()
         return F.linear(first.relu(), self.hidden.weight.float(), self.hidden.bias.float())
 
+    def columns(self) -> list[nn.Linear]:
+        """Both parts of the matrix."""
+        return [*super().columns(), self.linear, self.task_linear]
+
     def logits(self, x: Tensor, task: TaskName | Tensor) -> Tensor:
         """Those of the token plus those of the task."""
         by_task = F.linear(self.embed(), self.task_linear.weight.float())

@@ -85,21 +85,30 @@ def by_order(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     rows: Tensor = _Spread.apply(x, order, back, idx.shape[1])
-    if has_grouped(rows):
+    if has_grouped(rows, bank.hidden):
+        w1, b1, w2, b2 = bank.stacks()
         ends = torch.bincount(pairs, minlength=bank.num_experts).cumsum(0)
-        hidden = F.gelu(
-            grouped_linear(rows, bank.stacks()[0], bank.stacks()[1], pairs[order], ends)
-        )
-        found = grouped_linear(hidden, bank.stacks()[2], bank.stacks()[3], pairs[order], ends)
+        hidden = F.gelu(grouped_linear(rows, w1, b1, pairs[order], ends))
+        found = grouped_linear(hidden, w2, b2, pairs[order], ends)
     else:
-        counts = torch.bincount(pairs, minlength=bank.num_experts).tolist()
+        counts = segments(pairs, bank.num_experts)
         # Without any token the first expert computes nothing, so that gradients still arrive.
         held = [e for e, count in enumerate(counts) if count] or [0]
         experts = bank.experts()
         parts = rows.split([counts[e] for e in held])
         found = torch.cat([experts[e](part) for e, part in zip(held, parts, strict=True)])
     own: Tensor = _Permute.apply(found, back, order)
-    return torch.bmm(gate.to(x.dtype).unsqueeze(1), own.view(*idx.shape, own.shape[1])).squeeze(1)
+    weights = gate.to(own.dtype).unsqueeze(1)
+    return torch.bmm(weights, own.view(*idx.shape, own.shape[1])).squeeze(1)
+
+
+def segments(pairs: Tensor, num_experts: int) -> list[int]:
+    """How many of the pairs (P,) each expert has; equal shares on ``meta``, to count costs."""
+    if pairs.device.type == "meta":
+        each, more = divmod(len(pairs), num_experts)
+        return [each + (e < more) for e in range(num_experts)]
+    counts: list[int] = torch.bincount(pairs, minlength=num_experts).tolist()
+    return counts
 
 
 def by_mask(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
@@ -149,8 +158,14 @@ def places(tokens: int, top_k: int, num_experts: int, capacity: float) -> int:
 
 
 def overflow(idx: Tensor, num_experts: int, capacity: float) -> Tensor:
-    """How many of M·K pairs (M, K) of token and expert the back end ``capacity`` drops: ()."""
-    limit = places(len(idx), idx.shape[1], num_experts, capacity)
+    """How many pairs of token and expert the back end ``capacity`` drops: ().
+
+    Args:
+        idx: (..., K) experts of all tokens that are dispatched together.
+        num_experts: E.
+        capacity: see `dispatch`.
+    """
+    limit = places(idx[..., 0].numel(), idx.shape[-1], num_experts, capacity)
     counts = torch.bincount(idx.flatten(), minlength=num_experts)
     return (counts - limit).clamp_min(0).sum()
 

@@ -1,5 +1,6 @@
 """Experts in the place of a transformer block's MLP."""
 
+from collections.abc import Sequence
 from typing import get_args
 
 from torch import Tensor, nn
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.moe.bank import ExpertBank
 from mtl_core.moe.dispatch import Backend, dispatch
-from mtl_core.moe.router import Router, RouterOut
+from mtl_core.moe.router import Router, RouterOut, TokenRouter
 from mtl_core.types import TaskName
 
 
@@ -76,3 +77,19 @@ class MoEFFN(nn.Module):
             capacity=self.capacity,
         )
         return y.view(x.shape), routed
+
+    def grow(self, count: int) -> None:
+        """Add `count` experts, and columns for them; build the optimiser afterwards."""
+        self._columns().grow(count)
+        self.bank.grow(count)
+
+    def keep(self, experts: Sequence[int]) -> None:
+        """Forget all experts but these, numbered anew in this order, and their columns."""
+        self._columns().keep(experts)
+        self.bank.keep(experts)
+
+    def _columns(self) -> TokenRouter:
+        if not isinstance(self.router, TokenRouter):
+            rule = "route tokens, for experts to be added or forgotten"
+            raise ArgumentError("router", rule, type(self.router).__name__)
+        return self.router

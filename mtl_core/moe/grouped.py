@@ -5,19 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def has_grouped(x: Tensor) -> bool:
-    """Whether `grouped_linear` works on tokens of this type and device.
+def has_grouped(x: Tensor, *widths: int) -> bool:
+    """Whether `grouped_linear` takes tokens of this device and type, or of autocast's.
 
     torch offers grouped products for bfloat16 on CUDA of compute capability 8.0 and above
     (``torch.nn.functional.grouped_mm``), of widths that are multiples of 16 bytes.
+
+    Args:
+        x: (M, D) tokens.
+        widths: of what the products take and give.
     """
-    return (
-        hasattr(F, "grouped_mm")
-        and x.device.type == "cuda"
-        and x.dtype == torch.bfloat16
-        and x.shape[-1] % 8 == 0
-        and torch.cuda.get_device_capability(x.device) >= (8, 0)
-    )
+    if x.device.type != "cuda" or not hasattr(F, "grouped_mm"):
+        return False
+    mixed = torch.is_autocast_enabled("cuda")
+    kind = torch.get_autocast_dtype("cuda") if mixed else x.dtype
+    able = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return able and kind == torch.bfloat16 and not any(w % 8 for w in (x.shape[-1], *widths))
 
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
@@ -31,7 +34,8 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, expert: Tensor, ends
         ends: (E,) where each expert's rows end.
 
     Returns:
-        (P, h) in the type of `x`.
+        (P, h) bfloat16.
     """
-    product: Tensor = F.grouped_mm(x, weight.to(x.dtype), offs=ends.to(torch.int32))
-    return product + bias.to(x.dtype).index_select(0, expert)
+    narrow = x.bfloat16()
+    product: Tensor = F.grouped_mm(narrow, weight.bfloat16(), offs=ends.to(torch.int32))
+    return product + bias.bfloat16().index_select(0, expert)

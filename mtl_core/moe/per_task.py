@@ -56,6 +56,11 @@ class PerTaskRouter(TokenRouter):
         self.index(task)
         return self.gates[task]
 
+    def columns(self) -> list[nn.Linear]:
+        """Every task's matrix."""
+        own = [gate for gate in self.gates.values() if isinstance(gate, nn.Linear)]
+        return [*super().columns(), *own]
+
     def logits(self, x: Tensor, task: TaskName | Tensor) -> Tensor:
         """One matrix for all tokens, or one a sample."""
         if isinstance(task, str):
@@ -101,6 +106,10 @@ class SingleRouter(TokenRouter):
             tasks, dim, num_experts, top_k, norm=norm, noise=noise, noise_std=noise_std
         )
         self.linear = nn.Linear(dim, num_experts, bias=False)
+
+    def columns(self) -> list[nn.Linear]:
+        """The matrix."""
+        return [*super().columns(), self.linear]
 
     def logits(self, x: Tensor, task: TaskName | Tensor) -> Tensor:
         """The same for all tasks."""

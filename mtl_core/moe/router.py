@@ -169,7 +169,7 @@ class TokenRouter(Router):
         kept = check_experts(experts, self.num_experts)
         if len(kept) < self.top_k:
             raise ArgumentError("experts", f"leave top_k = {self.top_k} at least", kept)
-        for layer in self._by_expert():
+        for layer in self.columns():
             layer.weight = nn.Parameter(layer.weight.detach()[kept].clone())
             layer.out_features = len(kept)
         self.num_experts = len(kept)
@@ -178,18 +178,15 @@ class TokenRouter(Router):
         """Add columns for `count` more experts, drawn as the first ones were."""
         if count < 1:
             raise ArgumentError("count", "be at least 1", count)
-        for layer in self._by_expert():
+        for layer in self.columns():
             more = nn.Linear(layer.in_features, count, bias=False).to(layer.weight)
             layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), more.weight.detach()]))
             layer.out_features += count
         self.num_experts += count
 
-    def _by_expert(self) -> list[nn.Linear]:
-        return [
-            m
-            for m in self.modules()
-            if isinstance(m, nn.Linear) and m.out_features == self.num_experts
-        ]
+    def columns(self) -> list[nn.Linear]:
+        """The layers whose outputs are one number an expert; a subclass adds its own."""
+        return [] if self.noise_scale is None else [self.noise_scale]
 
 
 def choose(logits: Tensor, top_k: int, norm: GateNorm) -> RouterOut:

@@ -3,9 +3,12 @@ and `mtl_core.moe.conditioned`.
 """
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from processes import run_ranks
+from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_core.moe import ExpertBank, MoEFFN, PerTaskRouter
 from mtl_core.moe.grouped import grouped_linear, has_grouped
@@ -39,6 +42,37 @@ def test_bfloat16_experts_and_float32_gates():
     assert y.dtype == torch.bfloat16
     assert routed.gate.dtype == torch.float32
     torch.testing.assert_close(y.float(), own(X, "a")[0], atol=0.05, rtol=0.05)
+
+
+def test_growing_and_keeping_router_and_bank_together():
+    own = ffn()
+    before = own(X, "a")
+    own.grow(2)
+    own.keep([0, 1, 2, 3])
+    torch.testing.assert_close(own(X, "a")[0], before[0])
+    own.keep([2, 3, 1])
+    assert own.bank.num_experts == own.router.num_experts == 3
+    assert own(X, "a")[1].logits.shape == (3, 5, 3)
+
+
+def test_costs_can_be_counted_without_computing():
+    """On ``meta`` every expert has its equal share: the same arithmetic as a dense MLP."""
+    with torch.device("meta"):
+        own = MoEFFN(PerTaskRouter(("a",), 8, 4, 2), ExpertBank(4, 8, 16))
+        x = torch.empty(2, 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        own(x, "a")
+    by_experts = 2 * 16 * 2 * (8 * 16 + 16 * 8)
+    by_router, by_gates = 2 * 16 * 8 * 4, 2 * 16 * 2 * 8
+    assert counter.get_total_flops() == by_experts + by_router + by_gates
+
+
+@pytest.mark.ddp
+def test_gradients_on_two_processes_without_looking_for_unused_parameters(tmp_path):
+    """Each process sees other tokens, so other experts; one is frozen."""
+    first, second = run_ranks("moe_worker", tmp_path, folder=Path(__file__).parent)
+    assert torch.equal(first["w1"], second["w1"])
+    assert first["w1"].any()
 
 
 def test_evaluation_repeats_itself_and_copies_are_equal():

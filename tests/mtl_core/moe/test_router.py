@@ -119,6 +119,10 @@ def test_keeping_and_growing_columns():
     after = own(TOKENS, "depth")
     assert after.logits.shape[-1] == 10
     torch.testing.assert_close(after.logits[..., :8], before)
+    same_widths = ConditionedRouter(TASKS, 6, 8, 3, d_task=8, noise="shazeer")
+    same_widths.grow(1)
+    same_widths.keep([8, 1, 0])
+    assert same_widths(TOKENS, "depth").logits.shape[-1] == 3
     with pytest.raises(ArgumentError, match="leave top_k = 3"):
         own.keep([0, 1])
     with pytest.raises(ArgumentError, match="different numbers"):
