@@ -57,7 +57,7 @@ def run(program: str, words: Sequence[str]) -> None:
     sweep = Sweep.start(definition, folder, storage=options.storage, name=options.name)
     console = Console()
     before = signal.signal(signal.SIGTERM, _interrupt)
-    with Runner(fresh=options.fresh, threads=options.threads) as runner:
+    with Runner(fresh=options.fresh, threads=_threads(options)) as runner:
         worker = Worker(sweep, runner, options.trials, take=options.take, timeout=options.timeout)
         threads = worker.work(options.jobs)
         try:
@@ -139,6 +139,13 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
         "--fresh", action="store_true", help="A new interpreter a trial, as CUDA may need."
     )
     return parser
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Threads of PyTorch in a trial: as asked for, else trials at once share the cores."""
+    if options.threads or options.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return int(options.threads)
+    return max(1, (os.cpu_count() or 1) // int(options.jobs))
 
 
 def _folder_parser(program: str, verb: str) -> argparse.ArgumentParser:

@@ -170,8 +170,10 @@ class Watch:
         """Report the validations since the last look, one by one."""
         if not self._prunes or self.pruned is not None:
             return
-        objective = next(iter(self.worker.sweep.plan.objectives.values()))
         lines = [line for line in read_progress(self.folder) if "validation" in line]
+        if len(lines) == self._reported:
+            return
+        objective = next(iter(self.worker.sweep.plan.objectives.values()))
         frozen = self.worker.sweep.trials()[self.trial.number]
         for line in lines[self._reported :]:
             self._reported += 1

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,17 @@ from typing import Any
 
 from mtl_core.trial.child import redirect, run_commands
 
+COUNTS = ("/proc/vmstat", "/sys/fs/cgroup/memory.events")
 
-def oom_kills() -> int:
-    """How many processes the system has killed for want of memory; 0 where it does not say."""
+
+def oom_kills(paths: Iterable[Path | str] = COUNTS) -> int:
+    """How many processes the system has killed for want of memory; 0 where it does not say.
+
+    Args:
+        paths: tables of the kernel, of the machine and of the container.
+    """
     total = 0
-    for path in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+    for path in paths:
         with suppress(OSError):
             for line in Path(path).read_text().splitlines():
                 if line.startswith("oom_kill "):

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from mtl_core.errors import ArgumentError, NonFiniteLossError
 from mtl_core.trial.child import classify, last_error
@@ -55,6 +56,12 @@ def test_a_nan_behind_another_error_is_seen():
 )
 def test_allocators_are_understood(text):
     assert classify(RuntimeError(text))[0] == "out of memory"
+
+
+def test_what_pytorch_says_without_memory_is_understood():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 50)
+    assert classify(found.value)[0] == "out of memory"
 
 
 def test_a_message_is_one_line():

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from mtl_core.trial import Outcome, Runner, Trial
+from mtl_core.trial.runner import _judge
+from mtl_core.trial.server import oom_kills
 
 PROGRAM = """
 import json, os, signal, subprocess, sys, time
@@ -133,6 +135,20 @@ def test_ways_to_end(runner, tmp_path, command, status, reason):
     assert outcome.reason.startswith(reason)
     assert not (tmp_path / "later").exists()  # nothing runs after a command that failed
     assert json.loads((tmp_path / "outcome.json").read_text())["status"] == status
+
+
+@pytest.mark.parametrize(("oom", "status"), [(True, "out of memory"), (False, "killed")])
+def test_process_that_the_system_kills_for_memory(tmp_path, oom, status):
+    """The count of such kills goes up; elsewhere SIGKILL is somebody's wish."""
+    used = {"seconds": 1.0, "cpu_seconds": 1.0, "peak_mib": 1.0}
+    lines = [{"exit": -signal.SIGKILL, "oom": oom, **used}]
+    assert _judge(trial(tmp_path), lines, None, 1.0, 0.0).status == status
+
+
+def test_kills_for_memory_are_counted(tmp_path):
+    (tmp_path / "machine").write_text("nr_free_pages 7\noom_kill 2\noom_kill_other 9\n")
+    (tmp_path / "container").write_text("oom 5\noom_kill 1\n")
+    assert oom_kills([tmp_path / "machine", tmp_path / "container", tmp_path / "none"]) == 3
 
 
 def test_scores_that_are_not_finite_are_named(runner, tmp_path):
