@@ -74,8 +74,9 @@ class RepeatableSampler(BaseSampler):
         self._options = options(self._kind, plan.sampler, f"sampler {name}")
         if name == "cmaes":
             _need_cmaes()
-            self._options.setdefault("warn_independent_sampling", False)
-        if name == "gp":
+        # Parameters that exist in some trials only are drawn by themselves, as they have to be.
+        known = inspect.signature(self._kind).parameters
+        if name in ("gp", "cmaes") and "warn_independent_sampling" in known:
             self._options.setdefault("warn_independent_sampling", False)
         grid = list(islice(plan.space.grid(), fixed)) if name == "grid" else []
         self.limit = len(plan.start) + len(grid) if name == "grid" else None
