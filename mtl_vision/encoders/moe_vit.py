@@ -360,7 +360,7 @@ def _expert_width(mlp: Any, dim: int, upcycled: bool, top_k: int, ratio: float |
     if ratio is None:
         if reason:
             raise ArgumentError("expert_ratio", f"be given for this model ({reason})", None)
-        return max(1, mlp.fc1.out_features // top_k)
+        return max(1, int(mlp.fc1.out_features) // top_k)
     return max(1, round(ratio * dim))
 
 
