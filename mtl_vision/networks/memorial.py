@@ -11,6 +11,7 @@ from mtl_core.errors import ArgumentError
 from mtl_core.moe.context import ContextRouter, GateKind, dense_gates
 from mtl_core.types import TaskName
 from mtl_vision.decoders.blocks import Norm, norm_layer
+from mtl_vision.networks.assembly import assemble
 from mtl_vision.networks.experts import ExpertKind, build_experts
 
 ReadKind: TypeAlias = Literal["conv", "identity"]
@@ -175,7 +176,7 @@ class MemorialModule(nn.Module):
         features = assemble(experts, [g[..., :count] for g in gates])
         found = []
         for i, (name, old) in enumerate(zip(tasks, memory, strict=True)):
-            own = features[:, i]
+            own = features[i]
             if self.remembers:
                 own = own + _over_map(gates[i][..., count], own) * self.read[name](old)
             found.append(self.write[name](old, own))
@@ -185,21 +186,6 @@ class MemorialModule(nn.Module):
         """The modules that serve only one task."""
         read = [self.read[task]] if self.remembers else []
         return [self.router.gates[task], *read, self.write[task]]
-
-
-def assemble(experts: Tensor, gates: Sequence[Tensor]) -> Tensor:
-    """Σ_i g_ti·E_i of all tasks in one batched matrix product (B, T, C, h, w).
-
-    Args:
-        experts: (B, N·C, h, w).
-        gates: of every task, (B, N) or (B, h, w, N).
-    """
-    batch, _, height, width = experts.shape
-    stacked = torch.stack(list(gates), 1).to(experts.dtype)
-    split = experts.unflatten(1, (stacked.shape[-1], -1))
-    if stacked.ndim == 3:
-        return (stacked @ split.flatten(2)).view(batch, len(gates), -1, height, width)
-    return torch.einsum("bthwn,bnchw->btchw", stacked, split)
 
 
 def _over_map(gate: Tensor, like: Tensor) -> Tensor:

@@ -189,6 +189,7 @@ class MLoRE(TappedNetwork):
         return [*inner, self.fusions[task], self.heads[task]]
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Encoder, projections, fusions and heads; blocks stay eager."""
+        """Encoder, projections, blocks, fusions and heads."""
+        blocks = [block for layer in self._blocks() for block in layer]
         tasks = [*self.fusions.values(), *self.heads.values()]
-        return [self.encoder, *self.projections, *tasks]
+        return [self.encoder, *self.projections, *blocks, *tasks]

@@ -70,7 +70,7 @@ class MLoREBlock(nn.Module):
 
     z = conv_t(f); u = norm_t(Σ_j g_j E_j(z)) + m·S_t(z) + G(stopgrad z);
     out = conv'_t(GELU(norm'_t(u))), with gates g and the mixing weight m from the `Context` of z.
-    Maps of all tasks go through the shared convolutions in one batch.
+    Tasks are computed one after another: in one batch they would get each other's (zero) gradients.
 
     Args:
         tasks: names.
@@ -107,38 +107,23 @@ class MLoREBlock(nn.Module):
         Returns:
             Maps (B, C, h, w) and gates (B, N).
         """
-        entered = [self._path(name).enter(f) for name, f in zip(tasks, maps, strict=True)]
-        gates, mixes = [], []
-        for name, z in zip(tasks, entered, strict=True):
+        found, gates = [], []
+        for name, f in zip(tasks, maps, strict=True):
+            path = self._path(name)
+            z = path.enter(f)
             gate, mix = self.gate(z, name)
+            inner = self._convolve if self._folds() else self._mix
+            found.append(path.leave(F.gelu(inner(name, z, gate, mix))))
             gates.append(gate)
-            mixes.append(mix)
-        if self._folds():
-            inner = [
-                self._convolve(name, *given)
-                for name, *given in zip(tasks, entered, gates, mixes, strict=True)
-            ]
-        else:
-            inner = self._mix(tasks, entered, gates, mixes)
-        found = [self._path(name).leave(F.gelu(u)) for name, u in zip(tasks, inner, strict=True)]
         return found, gates
 
-    def _mix(
-        self,
-        tasks: Sequence[TaskName],
-        entered: Sequence[Tensor],
-        gates: Sequence[Tensor],
-        mixes: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """norm'_t(u) of every task, expert by expert."""
-        batch = torch.cat(list(entered))
-        mixtures = self.experts.mixed(batch, torch.cat(list(gates))).chunk(len(tasks))
-        generic = self.generic(batch.detach()).chunk(len(tasks))
-        found = []
-        for i, name in enumerate(tasks):
-            path = self._path(name)
-            own = mixes[i].to(batch.dtype)[:, None, None] * path.up(path.down(entered[i]))
-            found.append(path.norm(path.expert_norm(mixtures[i]) + own + generic[i]))
+    def _mix(self, task: TaskName, entered: Tensor, gates: Tensor, mix: Tensor) -> Tensor:
+        """norm'_t(u) of one task, expert by expert."""
+        path = self._path(task)
+        own = mix.to(entered.dtype)[:, None, None] * path.up(path.down(entered))
+        generic = self.generic(entered.detach())
+        u = path.expert_norm(self.experts.mixed(entered, gates)) + own + generic
+        found: Tensor = path.norm(u)
         return found
 
     def _folds(self) -> bool:

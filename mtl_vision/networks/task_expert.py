@@ -1,7 +1,7 @@
 """TaskExpert: shared experts at several depths, assembled by every task with its memory."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -188,6 +188,9 @@ class TaskExpert(TappedNetwork):
     def _layers(self) -> list[MemorialModule]:
         return [layer for layer in self.layers if isinstance(layer, MemorialModule)]
 
+    def _light(self, task: TaskName) -> list[nn.Module]:
+        return list(self.light_heads[task].children())
+
     def decode(self, features: Features, task: TaskName) -> Decoded:
         """One task's prediction from the experts; nothing of other tasks is computed."""
         memories, _ = self._assemble(features, [task])
@@ -261,9 +264,8 @@ class TaskExpert(TappedNetwork):
         prediction = self.heads[task](memories[-1])
         if not (self.training and self.intermediate):
             return Decoded(prediction)
-        heads = self.light_heads[task]
-        assert isinstance(heads, nn.ModuleList)
-        found = [head(memory) for head, memory in zip(heads, memories[:-1], strict=True)]
+        pairs = zip(self._light(task), memories[:-1], strict=True)
+        found = [head(memory) for head, memory in pairs]
         # The same values, but gradients times the weight.
         return Decoded(
             prediction, tuple(torch.lerp(p.detach(), p, self.intermediate) for p in found)
@@ -282,7 +284,7 @@ class TaskExpert(TappedNetwork):
     def decoder_modules(self, task: TaskName) -> Sequence[nn.Module]:
         """The task's memory, gates, reading, writing and heads; experts are shared."""
         inner = [module for layer in self._layers() for module in layer.own(task)]
-        return [self.starts[task], *inner, self.heads[task], self.light_heads[task]]
+        return [self.starts[task], *inner, self.heads[task], *self._light(task)]
 
     def independent_decoders(self) -> bool:
         """Whether tasks meet only in the experts: no loss on gates, nothing recomputed."""
@@ -290,9 +292,10 @@ class TaskExpert(TappedNetwork):
         return apart and super().independent_decoders()
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Encoder, experts and heads; gates and memories stay eager."""
-        inner = [(layer.project, layer.experts) for layer in self._layers()]
-        return [self.encoder, *chain.from_iterable(inner), *self.heads.values()]
+        """Encoder, experts, and all that is a task's own; what lies between them stays eager."""
+        shared = [(layer.project, layer.experts) for layer in self._layers()]
+        own = chain.from_iterable(self.decoder_modules(task) for task in self.tasks)
+        return [self.encoder, *chain.from_iterable(shared), *own]
 
 
 class _Start(nn.Module):
@@ -317,5 +320,19 @@ def _share_and_assemble(
 def _contexts(
     layer: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Nothing around the first pass; around the second, batch statistics that stay."""
-    return nullcontext(), kept_buffers(layer)
+    """Nothing around the first pass; around later ones, batch statistics that stay."""
+    return nullcontext(), _KeptStatistics(layer)
+
+
+class _KeptStatistics(AbstractContextManager[None]):
+    """`kept_buffers` as often as a graph is walked."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        self._stack.enter_context(kept_buffers(self.layer))
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
