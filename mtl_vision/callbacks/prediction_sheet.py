@@ -81,7 +81,7 @@ class PredictionSheet(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the samples that are still wanted."""
-        if self._due(trainer):
+        if due(trainer, self.every_n_epochs):
             self._collect(outputs["predictions"], batch)
 
     def on_test_batch_end(
@@ -94,7 +94,7 @@ class PredictionSheet(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the samples that are still wanted."""
-        if self._due(trainer):
+        if due(trainer, self.every_n_epochs):
             self._collect(outputs["predictions"], batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -106,15 +106,6 @@ class PredictionSheet(L.Callback):
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the sheet."""
         self._write("test", "test")
-
-    def _due(self, trainer: L.Trainer) -> bool:
-        quick = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if quick or trainer.sanity_checking or not trainer.is_global_zero:
-            return False
-        if trainer.state.fn != "fit":
-            return True
-        done = trainer.current_epoch + 1
-        return done % self.every_n_epochs == 0 or done == trainer.max_epochs
 
     def _forget(self) -> None:
         self._images: list[Picture] = []
@@ -129,7 +120,7 @@ class PredictionSheet(L.Callback):
         count = min(self.samples - len(self._images), len(inputs))
         if count < 1:
             return
-        self._images += [self._picture(image) for image in inputs[:count]]
+        self._images += [to_picture(image, self.mean, self.std) for image in inputs[:count]]
         for name, task in self._tasks.items():
             columns = self._targets[name], self._predictions[name]
             target = _shown_target(task, name, batch)
@@ -142,17 +133,6 @@ class PredictionSheet(L.Callback):
             matched = task.match(raw[:count].detach().float(), reference)
             columns[1].extend(to_array(task.activate(matched)))
 
-    def _picture(self, image: Tensor) -> Picture:
-        """Normalised (3, H, W) → (H, W, 3) uint8; one channel is stretched to full contrast."""
-        values = image.detach().float().cpu()
-        if len(values) == 3:
-            values = values * torch.tensor(self.std)[:, None, None]
-            values = values + torch.tensor(self.mean)[:, None, None]
-        else:
-            values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-6)
-        levels = (values * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
-        return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
-
     def _write(self, title: str, stem: str) -> None:
         """Draw what was kept, if anything."""
         if not self._images:
@@ -162,6 +142,42 @@ class PredictionSheet(L.Callback):
         if stem != "test":
             save_figure(sheet, self._folder / "last.png")
         self._forget()
+
+
+def due(trainer: L.Trainer, every_n_epochs: int) -> bool:
+    """Whether this process draws in this validation or test.
+
+    Args:
+        trainer: that is running.
+        every_n_epochs: within a fit; the last epoch is always drawn.
+    """
+    quick = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+    if quick or trainer.sanity_checking or not trainer.is_global_zero:
+        return False
+    if trainer.state.fn != "fit":
+        return True
+    done = trainer.current_epoch + 1
+    return done % every_n_epochs == 0 or done == trainer.max_epochs
+
+
+def to_picture(
+    image: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Picture:
+    """Normalised (3, H, W) → (H, W, 3) uint8; one channel is stretched to full contrast.
+
+    Args:
+        image: on any device.
+        mean: of the RGB channels, as subtracted.
+        std: of the RGB channels, as divided by.
+    """
+    values = image.detach().float().cpu()
+    if len(values) == 3:
+        values = values * torch.tensor(std)[:, None, None]
+        values = values + torch.tensor(mean)[:, None, None]
+    else:
+        values = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-6)
+    levels = (values * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
 
 def _shown_target(task: Task, name: TaskName, batch: Batch) -> list[Array | None] | None:

@@ -156,8 +156,8 @@ def test_images_are_brought_back_to_their_colours():
     original = np.random.default_rng(0).integers(256, size=(*SIZE, 3)).astype(np.uint8)
     normalised = (original / 255 - mean) / std
     tensor = torch.from_numpy(normalised).permute(2, 0, 1).float()
-    np.testing.assert_array_equal(PredictionSheet()._picture(tensor), original)
-    grey = PredictionSheet()._picture(torch.linspace(-3, 7, 6).view(1, 2, 3))
+    np.testing.assert_array_equal(module.to_picture(tensor, mean, std), original)
+    grey = module.to_picture(torch.linspace(-3, 7, 6).view(1, 2, 3), mean, std)
     assert (grey.min(), grey.max(), grey.shape) == (0, 255, (2, 3, 3))
 
 
