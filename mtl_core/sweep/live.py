@@ -151,10 +151,13 @@ def follow(worker: Worker, threads: Sequence[threading.Thread], console: Console
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
-                while any(thread.is_alive() for thread in threads):
+                alive = True
+                while alive:  # once more when all have ended
+                    alive = any(thread.is_alive() for thread in threads)
                     table = live_table(worker.sweep, worker.total, list(worker.active.values()))
                     live.update(table, refresh=True)
-                    threads[0].join(0.5)
+                    if alive:
+                        time.sleep(0.5)
         else:
             _lines(worker, threads, console)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Trials that end in every way, workers side by side, pruning, and going on after a kill."""
 
+import io
 import multiprocessing
 import os
 import sys
@@ -7,9 +8,11 @@ import time
 
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from mtl_core.sweep import Plan
 from mtl_core.sweep.command import main
+from mtl_core.sweep.live import follow
 from mtl_core.sweep.study import Definition, Sweep
 from mtl_core.sweep.worker import Worker
 
@@ -87,6 +90,14 @@ def test_several_objectives(start, runner):
     for t in work(start(X, objectives=objectives), runner, 3):
         expected = [1 - (t.params["x"] - 0.3) ** 2, int(1000 * t.params["x"])]
         assert t.values == pytest.approx(expected)
+
+
+def test_terminal_shows_what_runs_and_how_it_ended(start, runner):
+    sweep, out = start(X, "--pause=0.4"), io.StringIO()
+    worker = Worker(sweep, runner, 2)
+    follow(worker, worker.work(), Console(file=out, force_terminal=True, width=160))
+    assert "running, epoch" in out.getvalue()
+    assert "2 of 2 trials ended, 2 complete" in out.getvalue().rsplit("s: ", 1)[-1]
 
 
 def test_take_limits_what_one_worker_runs(start, runner):
