@@ -11,6 +11,7 @@ from mtl_core.moe.balance import (
 )
 from mtl_core.moe.bank import Expert, ExpertBank
 from mtl_core.moe.conditioned import ConditionedRouter
+from mtl_core.moe.context import ContextRouter, dense_gates
 from mtl_core.moe.dispatch import Backend, dispatch, overflow
 from mtl_core.moe.ffn import MoEFFN
 from mtl_core.moe.per_task import PerTaskRouter, SingleRouter
@@ -21,6 +22,7 @@ __all__ = [
     "Backend",
     "Collector",
     "ConditionedRouter",
+    "ContextRouter",
     "Expert",
     "ExpertBank",
     "GateNorm",
@@ -35,6 +37,7 @@ __all__ = [
     "balance_loss",
     "choose",
     "cv_squared",
+    "dense_gates",
     "dispatch",
     "entropy",
     "importance",
