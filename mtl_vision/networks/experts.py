@@ -63,7 +63,8 @@ class ConvExperts(MapExperts):
     def forward(self, maps: Tensor) -> Tensor:
         """Every expert's map (B, N, C, h, w)."""
         found = F.gelu(self.norm(self.conv(maps)))
-        return found.unflatten(1, (self.num_experts, self.width))
+        by_expert: Tensor = found.unflatten(1, (self.num_experts, self.width))
+        return by_expert
 
 
 class LowRankExperts(MapExperts):
@@ -117,8 +118,9 @@ class LowRankExperts(MapExperts):
             gates: g (..., N).
         """
         weights = gates.to(self.up.weight.dtype)[..., None, self.owner]
-        kernels = (self.up.weight.flatten(1) * weights) @ self.down.weight.flatten(1)
-        return kernels.unflatten(-1, self.down.weight.shape[1:])
+        flat = (self.up.weight.flatten(1) * weights) @ self.down.weight.flatten(1)
+        kernels: Tensor = flat.unflatten(-1, self.down.weight.shape[1:])
+        return kernels
 
 
 def default_ranks(num_experts: int, width: int) -> tuple[int, ...]:
