@@ -127,7 +127,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="H W, or C H W: random inputs",
     )
     parser.add_argument("--repeats", type=int, default=10, help="rounds of timing; 0: no time")
-    parser.add_argument("--device", default="cpu", help="as torch names it (default cpu)")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="as torch names it (default cpu); meta counts, without computing",
+    )
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument(
         "--against", action="append", default=[], metavar="CONFIG", help="config to compare with"
@@ -167,6 +171,7 @@ def _run(options: argparse.Namespace, cli: type[ProfileCLI], rest: Sequence[str]
         except RebuildError as error:
             console.print(f"Without separate networks: {error}", highlight=False)
     inputs = example_inputs(network, data, options.batch, options.size)
+    inputs_device = torch.device(options.device)
     for module in (network, *separate.values(), *others.values()):
         module.to(options.device)
     found = profile_network(
@@ -176,7 +181,7 @@ def _run(options: argparse.Namespace, cli: type[ProfileCLI], rest: Sequence[str]
         separate=separate,
         others=others,
         dense=options.dense,
-        repeats=options.repeats,
+        repeats=0 if inputs_device.type == "meta" else options.repeats,
     )
     show(found, console)
     if options.out is not None:

@@ -140,6 +140,17 @@ def test_arithmetic_does_not_depend_on_the_batch_and_memory_does():
     assert many.together.peak_bytes == 10 * one.together.peak_bytes
 
 
+def test_counting_needs_no_arithmetic():
+    """On the meta device everything but time is what it is elsewhere."""
+    network, x = Routed(toy_tasks()), torch.rand(3, 8)
+    real = profile_network(network, x)
+    found = profile_network(network.to("meta"), x.to("meta"))
+    assert found.device == "meta"
+    for task in real.tasks:
+        assert found.single[task].macs == real.single[task].macs
+        assert found.single[task].parameters == real.single[task].parameters
+
+
 def test_mistakes():
     network = ToyNetwork(toy_tasks())
     with pytest.raises(UnknownNameError, match="kind"):
