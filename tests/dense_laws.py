@@ -236,7 +236,9 @@ class NetworkLaws:
             loss.backward()
             optimizer.step()
             values.append(loss.item())
-        assert values[-1] < 0.1 * values[0]
+            if values[-1] < 0.1 * values[0]:
+                return
+        pytest.fail(f"the loss went from {values[0]:.3f} to {values[-1]:.3f} only")
 
 
 def published_cost(make: Callable[..., MultiTaskNetwork], tasks: Sequence[str]) -> float:
