@@ -124,7 +124,8 @@ def test_every_folder_of_configs_is_tested_somewhere():
 def test_config_runs(path, tmp_path):
     words = arguments(path, tmp_path)
     quick = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
-    for verb in ("fit", "validate", "test"):
+    # A fit validates too.
+    for verb in ("fit", "validate", "test") if path == BASE else ("fit", "test"):
         main([verb, *words, *quick])
     if path.stem in WRITERS and path.stem != "multi_fashion":
         write_images(tmp_path / "photos")
