@@ -1,0 +1,6 @@
+"""``python -m mtl_core.stats report results.parquet --plan plan.yaml``."""
+
+from mtl_core.stats.command import main
+
+if __name__ == "__main__":
+    main()
