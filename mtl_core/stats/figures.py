@@ -148,7 +148,8 @@ def _violin(axes: Axes, x: int, cell: Cell) -> None:
     freedom, level = cell.seeds - 1, cell.interval.level
     scale = cell.interval.width / 2 / float(stats.t.ppf(0.5 + level / 2, freedom))
     centre = (cell.interval.low + cell.interval.high) / 2
-    at = np.linspace(*stats.t.ppf([0.002, 0.998], freedom), 101)
+    reach = float(stats.t.ppf(0.998, freedom))
+    at = np.linspace(-reach, reach, 101)
     density = stats.t.pdf(at, freedom)
     half = 0.35 * density / density.max()
     y = centre + scale * at

@@ -129,7 +129,9 @@ def plan_changes(
     order = [digest for digest in sorted(last, key=lambda d: last[d]) if digest != plan.hash]
     said: list[str] = []
     for digest, later in pairwise([*order, plan.hash]):
-        blocks = {block_of(row) for row in table.rows[: last[digest] + 1]}
+        rows = table.rows[: last[digest] + 1]
+        # Costs of a method that are counted once belong to no block.
+        blocks = {block_of(row) for row in rows if row.block or row.seed is not None} or {""}
         after = f"after {len(blocks)} of {len(plan.seeds)} blocks"
         new = plan.content if later == plan.hash else history.plans.get(later)
         old = history.plans.get(digest)

@@ -94,10 +94,10 @@ def overall(table: Table, plan: Plan) -> Overall | None:
         return None
     units = level if plan.stopping.rule != "bounded" else _widths(plan)
     gains, tested = {}, {}
-    for method, (seeds, scores) in matrices.items():
-        per_seed = 100 * (signs * (scores - means) / level).mean(1)
+    for method, (seeds, matrix) in matrices.items():
+        per_seed = 100 * (signs * (matrix - means) / level).mean(1)
         gains[method] = Scores(dict(zip(seeds, per_seed.tolist(), strict=True)), {})
-        scaled = (signs * scores / units).mean(1)
+        scaled = (signs * matrix / units).mean(1)
         tested[method] = Scores(dict(zip(seeds, scaled.tolist(), strict=True)), {})
     margin = plan.margins.get(ALL, float((100 * _margins(plan) / level).mean()))
     name = pair_test_name(plan)
@@ -112,7 +112,7 @@ def overall(table: Table, plan: Plan) -> Overall | None:
         found = None
         if method != chosen:
             pair = (matrices[method], (reference_seeds, reference))
-            found = _gain_interval(*pair, signs > 0, 1 - plan.alpha)
+            found = _gain_interval(*pair, signs, 1 - plan.alpha)
         cells.append(
             Cell(
                 method=method,
@@ -163,14 +163,14 @@ def _widths(plan: Plan) -> Array:
 
 
 def _gain_interval(
-    one: tuple[list[int], Array], two: tuple[list[int], Array], higher: Array, level: float
+    one: tuple[list[int], Array], two: tuple[list[int], Array], signs: Array, level: float
 ) -> Interval | None:
     """Interval of the gain with both sides' uncertainty; None below two seeds of either."""
     (seeds, scores), (others, reference) = one, two
     if len(seeds) < 2 or len(others) < 2:
         return None
     try:
-        return delta_m_interval(scores, reference, higher, level, paired=seeds == others)
+        return delta_m_interval(scores, reference, signs > 0, level, paired=seeds == others)
     except ArgumentError:  # a reference whose mean is 0 without one of its seeds
         return None
 

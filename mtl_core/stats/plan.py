@@ -259,7 +259,7 @@ def _seeds(content: Any) -> tuple[int, ...]:
 
 
 def _stopping(content: Any, baseline: str | None, metrics: Mapping[str, str]) -> Stopping:
-    held = {"rule": content} if isinstance(content, str) else dict(content or {})
+    held: dict[str, Any] = {"rule": content} if isinstance(content, str) else dict(content or {})
     for key in held:
         _known("key of stopping", key, ("rule", "on", "sides", "least", "widths"))
     widths = held.get("widths") or {}

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mtl_core.errors import ArgumentError
-from mtl_core.stats.report import Grid, Report
+from mtl_core.stats.grids import Grid
+from mtl_core.stats.report import Report
 
 LATEX = {
     "\\": r"\textbackslash{}",

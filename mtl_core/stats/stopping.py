@@ -1,5 +1,6 @@
 """Stopping a comparison early: e-processes of every method against the baseline, seed by seed."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -68,8 +69,8 @@ def outcomes_of(table: Table, plan: Plan, method: str) -> Mapping[str, Array]:
     if plan.stopping.on == "tasks":
         found = {}
         for task in plan.metrics:
-            a, b = paired_scores(table, plan, method, plan.baseline, task)
-            found[task] = a - b
+            first, second = paired_scores(table, plan, method, plan.baseline, task)
+            found[task] = first - second
         return found
     by_seed: dict[int, list[float]] = {seed: [] for seed in plan.seeds}
     for task, metric in plan.metrics.items():
@@ -104,8 +105,8 @@ def standings(table: Table, plan: Plan) -> list[Standing]:
             race = TwoDirections(make, plan.alpha, sides=plan.stopping.sides)
             if len(outcomes[task]):
                 race.update(outcomes[task])
-            peaks = [float(np.exp(min(p.log_peak, 700.0))) for p in (race.better, race.worse)]
-            found.append(Standing(method, task, race.verdict, *peaks, race.better.threshold))
+            up, down = (math.exp(min(p.log_peak, 700.0)) for p in (race.better, race.worse))
+            found.append(Standing(method, task, race.verdict, up, down, race.better.threshold))
     return found
 
 
