@@ -117,7 +117,7 @@ def own_folder(tmp_path, monkeypatch):
 def test_every_folder_of_configs_is_tested_somewhere():
     """Here, in `test_tabular_configs.py`, or by the tests of the verb that reads them."""
     folders = {p.parent.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yaml")}
-    assert folders <= {"vision", "balancing", "tabular", "bench", "boost", "sweep"}
+    assert folders <= {"vision", "balancing", "tabular", "bench", "boost", "sweep", "compare"}
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.stem)
