@@ -8,8 +8,9 @@ rows and are gathered in the end.
 """
 
 import heapq
-from collections.abc import Iterable
-from contextlib import suppress
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from threading import Thread
@@ -40,6 +41,7 @@ from mtl_tabular.boosting.rows import task_codes
 from mtl_tabular.boosting.settings import Settings
 
 Estimator = TypeVar("Estimator", bound=RMTGBEstimator)
+_log = logging.getLogger(__name__)
 
 
 class WorkersDisagreeError(MTLError, RuntimeError):
@@ -152,7 +154,7 @@ def fit_pieces(
     held: list[Future[Any] | None] = [None] * len(workers)
     if validation is not None:
         held = [*_shards(client, model, validation, owner, workers, weighted=False)]
-    with MultiLock(workers, client=client):
+    with _alone(client, workers):
         host = get_address_host(str(getattr(client.scheduler, "address", "")))
         told = client.run_on_scheduler(_start_tracker, len(workers), host)
         parts = _results([
@@ -207,6 +209,23 @@ def divide(rows: NDArray[np.int64], workers: int) -> NDArray[np.int64]:
         held, owner[r] = heapq.heappop(heap)
         heapq.heappush(heap, (held + int(rows[r]), int(owner[r])))
     return owner
+
+
+@contextmanager
+def _alone(client: Client, workers: list[str]) -> Iterator[None]:
+    """No other training on these workers: two would wait for each other's processes for ever.
+
+    A model that is trained is not lost to a connection that breaks when the lock is given back.
+    """
+    lock = MultiLock(workers, client=client)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        try:
+            lock.release()
+        except Exception:
+            _log.warning("The lock of the workers was not given back cleanly.", exc_info=True)
 
 
 def _check(model: RMTGBEstimator) -> None:

@@ -138,6 +138,7 @@ def test_workers_end_with_their_loader_after_an_error():
         with contextlib.suppress(UnreadableFileError):
             list(failing)
         del failing
-        assert watch() is None
+        held = watch()
+        assert held is None, [repr(holder)[:300] for holder in gc.get_referrers(held)]
     finally:
         gc.enable()

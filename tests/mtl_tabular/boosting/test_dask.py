@@ -9,7 +9,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, MultiLock
 from toy_tables import write_long_csv
 
 from mtl_core.errors import ArgumentError, EmptySplitError
@@ -207,6 +207,22 @@ def test_tasks_are_divided_evenly():
     assert loads.max() - loads.min() <= rows.max()
     assert loads.max() <= 1.01 * rows.sum() / 7
     assert (np.bincount(divide(np.ones(5, int), 5)) == 1).all()
+
+
+def test_a_broken_connection_after_the_training_does_not_lose_it(client, monkeypatch, caplog):
+    """Seen once: the lock was given back twice by a retried message."""
+    release = MultiLock.release
+
+    def twice(lock):
+        release(lock)
+        lock._locked = True
+        release(lock)
+
+    monkeypatch.setattr(MultiLock, "release", twice)
+    table = partitions(frame()[[*FEATURES, "site", "y"]], 100)
+    model = fit_dask(RMTGBRegressor(**SMALL), client, table, target="y", task="site")
+    assert len(model.tasks_) == 6
+    assert "not given back" in caplog.text
 
 
 def test_the_verb_boost_trains_on_a_cluster(client, tmp_path, monkeypatch):
