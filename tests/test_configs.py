@@ -37,6 +37,7 @@ WRITERS = {
     "data_cityscapes": write_cityscapes,
     "multi_fashion": write_fashion,
     "camvid": write_camvid,
+    "camvid_dense": write_camvid,
 }
 # A smaller encoder where the config's own would take seconds, and no download of its weights.
 SMALL = {
@@ -91,6 +92,7 @@ SMALL = {
     "rooms_vit": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "rooms_all": ["--data.train_size=8", "--data.val_size=4", "--data.test_size=4"],
     "camvid": ["--data.splits={train: train, val: val, test: val}"],
+    "camvid_dense": ["--data.splits={train: train, val: val, test: val}"],
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,9 @@ from mtl_core.stats.checks import positive
 from mtl_core.stats.plan import Plan
 
 RUN_KEYS = ("program", "words", "seed_keys", "timeout", "profile")
-METHOD_KEYS = ("configs", "set", "words")
+METHOD_KEYS = ("configs", "set", "words", "first")
+FIRST = "{first}"
+"""In a method's words: the checkpoint that its first training has left."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Comparison:
         program: module with ``main(words)``.
         words: of ``fit`` for all runs: configs and overrides.
         methods: words that follow for each method.
+        firsts: of methods that are trained twice, the words in their place for the first training,
+            with the same seed; `FIRST` among the method's words is the checkpoint that it leaves.
         seed_keys: dotted keys that get the block's seed besides ``seed_everything``.
         timeout: seconds for a run; None is no limit.
         profile: whether multiply-accumulates are counted, once a method.
@@ -32,6 +36,7 @@ class Comparison:
     program: str
     words: tuple[str, ...]
     methods: Mapping[str, tuple[str, ...]]
+    firsts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seed_keys: tuple[str, ...] = ()
     timeout: float | None = None
     profile: bool = True
@@ -60,6 +65,7 @@ class Comparison:
             program=program if "." in program else f"{program}.__main__",
             words=_texts("run.words", held.get("words", [])),
             methods=_method_words(plan),
+            firsts=_first_words(plan),
             seed_keys=_texts("run.seed_keys", held.get("seed_keys", [])),
             timeout=None if timeout is None else positive("run.timeout", timeout),
             profile=bool(held.get("profile", True)),
@@ -74,7 +80,7 @@ class Comparison:
             ArgumentError: one does not exist.
         """
         texts = {}
-        for words in (self.words, *self.methods.values()):
+        for words in (self.words, *self.methods.values(), *self.firsts.values()):
             for i, word in enumerate(words):
                 flag, _, attached = word.partition("=")
                 if flag in ("-c", "--config"):
@@ -92,7 +98,10 @@ class Comparison:
             "words": self.words,
             "seed_keys": self.seed_keys,
             "split": self.plan.split,
-            "methods": dict(self.methods),
+            "methods": {
+                name: (*self.firsts[name], "then", *words) if name in self.firsts else words
+                for name, words in self.methods.items()
+            },
             "configs": self.configs(),
         }
         held: dict[str, Any] = json.loads(json.dumps(content))
@@ -121,12 +130,19 @@ def _method_words(plan: Plan) -> dict[str, tuple[str, ...]]:
     return {name: _words(f"methods.{name}", held) for name, held in content.items()}
 
 
+def _first_words(plan: Plan) -> dict[str, tuple[str, ...]]:
+    content: Mapping[str, Any] = plan.content["methods"]
+    held = {n: m["first"] for n, m in content.items() if isinstance(m, Mapping) and "first" in m}
+    return {name: _words(f"methods.{name}.first", words) for name, words in held.items()}
+
+
 def _words(where: str, held: Any) -> tuple[str, ...]:
     if held is None or isinstance(held, list):
         return _texts(where, held or [])
     if not isinstance(held, Mapping):
         raise ArgumentError(where, "be a list of words, or have configs, set and words", held)
-    _check_keys(f"key of {where}", held, METHOD_KEYS)
+    known = METHOD_KEYS[:-1] if where.endswith(".first") else METHOD_KEYS
+    _check_keys(f"key of {where}", held, known)
     words: list[str] = []
     for name in _texts(f"{where}.configs", held.get("configs") or []):
         words += ["-c", name]

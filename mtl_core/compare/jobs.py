@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_core.compare.comparison import Comparison
+from mtl_core.compare.comparison import FIRST, Comparison
 from mtl_core.stats.plan import SINGLE, Plan
 from mtl_core.trial import Trial
 
@@ -80,7 +80,7 @@ def config_words(comparison: Comparison, job: Job, single: Path | None = None) -
         job: the run.
         single: config of the single-task run, for one of these.
     """
-    seeds = [f"--{key}={job.seed}" for key in ("seed_everything", *comparison.seed_keys)]
+    seeds = _seeds(comparison, job)
     if single is not None:
         return ("-c", str(single), *seeds)
     return (*comparison.words, *comparison.methods[job.method], *seeds)
@@ -97,41 +97,62 @@ def own_folder(folder: Path) -> tuple[str, ...]:
     )
 
 
-def trials_of(comparison: Comparison, words: tuple[str, ...], folder: Path) -> dict[str, Trial]:
+def trials_of(
+    comparison: Comparison, job: Job, folder: Path, single: Path | None = None
+) -> dict[str, Trial]:
     """Plain command lines of a run: ``fit``, and ``test`` where the plan's split is the test's.
+
+    A method that is trained twice has ``first`` before them.
 
     Args:
         comparison: what it belongs to.
-        words: from `config_words`.
+        job: the run.
         folder: of the run.
+        single: config of the single-task run, for one of these.
     """
-    weights = folder / "fit" / "checkpoints"
-    keep = {
-        "class_path": "ModelCheckpoint",
-        "init_args": {
-            "dirpath": str(weights),
-            "filename": WEIGHTS,
-            "save_on_train_epoch_end": True,
-        },
-    }
-    fit = (
-        "fit",
-        *words,
-        *own_folder(folder / "fit"),
-        "--trainer.enable_checkpointing=true",
-        f"--trainer.callbacks+={json.dumps(keep)}",
-    )
-    found = {"fit": Trial(comparison.program, (fit,), folder / "fit")}
+    words = config_words(comparison, job, single)
+    found = {}
+    if not job.task and job.method in comparison.firsts:
+        begun = (*comparison.words, *comparison.firsts[job.method], *_seeds(comparison, job))
+        found["first"] = _fit(comparison, begun, folder / "first")
+        words = tuple(word.replace(FIRST, str(_weights(folder / "first"))) for word in words)
+    found["fit"] = _fit(comparison, words, folder / "fit")
     if comparison.plan.split == "test":
-        last = f"--ckpt_path={weights / WEIGHTS}.ckpt"
+        last = f"--ckpt_path={_weights(folder / 'fit')}"
         test = ("test", *words, *own_folder(folder / "test"), last)
         found["test"] = Trial(comparison.program, (test,), folder / "test")
     return found
 
 
+def _seeds(comparison: Comparison, job: Job) -> list[str]:
+    return [f"--{key}={job.seed}" for key in ("seed_everything", *comparison.seed_keys)]
+
+
+def _weights(folder: Path) -> Path:
+    return folder / "checkpoints" / f"{WEIGHTS}.ckpt"
+
+
+def _fit(comparison: Comparison, words: tuple[str, ...], folder: Path) -> Trial:
+    keep = {
+        "class_path": "ModelCheckpoint",
+        "init_args": {
+            "dirpath": str(_weights(folder).parent),
+            "filename": WEIGHTS,
+            "save_on_train_epoch_end": True,
+        },
+    }
+    own = own_folder(folder)
+    more = ("--trainer.enable_checkpointing=true", f"--trainer.callbacks+={json.dumps(keep)}")
+    return Trial(comparison.program, (("fit", *words, *own, *more),), folder)
+
+
 def profile_trial(comparison: Comparison, method: str, folder: Path) -> Trial:
     """The command line that counts a method's multiply-accumulates into ``profile.json``."""
-    words = (*comparison.words, *comparison.methods[method])
+    own = [  # before any training
+        word.replace(f'"{FIRST}"', "null").replace(FIRST, "null")
+        for word in comparison.methods[method]
+    ]
+    words = (*comparison.words, *own)
     options = ("--repeats", "0", "--no-separate", "--no-dense")
     out = ("--out", str(folder / "profile.json"))
     return Trial(comparison.program, (("profile", *words, *options, *out),), folder)

@@ -39,7 +39,7 @@ class Ending:
         seconds: wall time of all commands.
         cpu_seconds: likewise.
         peak_mib: most memory of any.
-        fit: outcome of the training.
+        fit: outcome of the training, of the first one where it did not get further.
     """
 
     status: str
@@ -60,7 +60,7 @@ class Ending:
             seconds=round(sum(o.seconds for o in outcomes.values()), 3),
             cpu_seconds=round(sum(o.cpu_seconds for o in outcomes.values()), 3),
             peak_mib=max(o.peak_mib for o in outcomes.values()),
-            fit=outcomes["fit"],
+            fit=outcomes.get("fit", next(iter(outcomes.values()))),
         )
 
 

@@ -13,7 +13,6 @@ from mtl_core.atomic import atomic_write
 from mtl_core.compare.comparison import Comparison, differing
 from mtl_core.compare.jobs import (
     Job,
-    config_words,
     jobs_of,
     profile_trial,
     run_folder,
@@ -147,9 +146,9 @@ class Session:
     def _run_one(self, job: Job, tell: Callable[[str, Job], None]) -> None:
         tell("start", job)
         folder = run_folder(self.folder, job, self.plan)
-        words = config_words(self.comparison, job, self._single.get(job.task))
         outcomes: dict[str, Outcome] = {}
-        for verb, trial in trials_of(self.comparison, words, folder).items():
+        trials = trials_of(self.comparison, job, folder, self._single.get(job.task))
+        for verb, trial in trials.items():
             held = Outcome.load(trial)
             if held is None or held.status != "finished":
                 shutil.rmtree(trial.folder, ignore_errors=True)  # what an interruption has left
@@ -158,7 +157,8 @@ class Session:
                 break
         ending = Ending.of(outcomes)
         if not self.keep:
-            shutil.rmtree(folder / "fit" / "checkpoints", ignore_errors=True)
+            for verb in ("first", "fit"):
+                shutil.rmtree(folder / verb / "checkpoints", ignore_errors=True)
         with self._lock:
             tell(self._record(job, folder, ending), job)
 

@@ -1,5 +1,9 @@
+import pytest
+
 from mtl_core.compare import Comparison, jobs_of
-from mtl_core.compare.jobs import config_words, run_folder, trials_of
+from mtl_core.compare.comparison import differing
+from mtl_core.compare.jobs import config_words, profile_trial, run_folder, trials_of
+from mtl_core.errors import UnknownNameError
 
 MANY = {f"method_{c}": [f"--who={c}"] for c in "abcdef"}
 
@@ -38,15 +42,44 @@ def test_every_run_of_a_block_gets_its_seed(plan_file, tmp_path):
         assert ("--who=famo" in words) == (job.method == "famo")
 
 
+def job_of(comparison, method):
+    return next(job for job in jobs_of(comparison.plan)[0] if job.method == method)
+
+
 def test_test_takes_the_last_weights_of_fit(plan_file, tmp_path):
     comparison = Comparison.load(plan_file())
-    found = trials_of(comparison, ("-c", "a.yaml"), tmp_path / "run")
+    found = trials_of(comparison, job_of(comparison, "sum"), tmp_path / "run")
     assert list(found) == ["fit", "test"]
     (fit,), (test,) = found["fit"].commands, found["test"].commands
     weights = str(tmp_path / "run" / "fit" / "checkpoints")
     assert any(f'"dirpath": "{weights}"' in word for word in fit)
     assert f"--ckpt_path={weights}/last.ckpt" in test
-    assert list(trials_of(Comparison.load(plan_file(split="val")), (), tmp_path)) == ["fit"]
+    other = Comparison.load(plan_file(split="val"))
+    assert list(trials_of(other, job_of(other, "sum"), tmp_path)) == ["fit"]
+
+
+def test_a_method_trained_twice_begins_with_what_the_first_training_left(plan_file, tmp_path):
+    begun = {"set": {"who": "warm", "epochs": 2}, "first": {"set": {"epochs": 1}}}
+    begun["words"] = ["--start={first}", '--net={"from": "{first}"}']
+    methods = {"sum": ["--who=sum"], "warm": begun}
+    comparison = Comparison.load(plan_file(methods=methods))
+    job = job_of(comparison, "warm")
+    found = trials_of(comparison, job, tmp_path)
+    assert list(found) == ["first", "fit", "test"]
+    (first,), (fit,) = found["first"].commands, found["fit"].commands
+    left = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    assert "--epochs=1" in first
+    assert "--who=warm" not in first
+    assert f"--data.seed={job.seed}" in first
+    assert {f"--start={left}", f'--net={{"from": "{left}"}}', "--epochs=2"} <= set(fit)
+    assert list(trials_of(comparison, job_of(comparison, "sum"), tmp_path)) == ["fit", "test"]
+    (profile,) = profile_trial(comparison, "warm", tmp_path).commands
+    assert {"--start=null", '--net={"from": null}'} <= set(profile)
+    shorter = {**methods, "warm": {**begun, "first": {"set": {"epochs": 3}}}}
+    changed = Comparison.load(plan_file(methods=shorter))
+    assert differing(comparison.definition, changed.definition) == ["method warm"]
+    with pytest.raises(UnknownNameError, match="first"):
+        Comparison.load(plan_file(methods={**methods, "warm": {"first": {"first": {}}}}))
 
 
 def test_folders_differ_and_tell_no_names_where_blind(plan_file, tmp_path):
