@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -101,6 +101,16 @@ class Task(ABC):
     ) -> None:
         """Add labelled samples to `metrics`: activated float32 predictions, targets, mask."""
         metrics.update(self.activate(prediction.float()), target, valid=valid)
+
+    def readout(self) -> dict[str, Any]:
+        """How to read activated predictions outside of the suite, as JSON holds it.
+
+        Exported models carry it. ``kind`` says what the numbers are, ``activation`` what `activate`
+        has done to them, ``unit`` what they are measured in; ``classes``, ``palette``,
+        ``threshold`` and the like where a kind has them. Default: the name of the class, nothing
+        known.
+        """
+        return {"kind": type(self).__name__, "activation": None, "unit": None}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Direction of every metric, read from the metrics themselves."""

@@ -1,6 +1,7 @@
 """Single-label classification."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,16 @@ class Classification(Task):
     def activate(self, prediction: Tensor) -> Tensor:
         """Class probabilities (B, K)."""
         return prediction.softmax(1)
+
+    def readout(self) -> dict[str, Any]:
+        """Probabilities (K) of named classes, which sum to 1."""
+        classes = self.class_names or tuple(map(str, range(self.num_classes)))
+        return {
+            "kind": "classification",
+            "activation": "softmax",
+            "unit": "probability",
+            "classes": list(classes),
+        }
 
     def check(self, target: Tensor) -> None:
         """Targets must be integers in 0..K-1."""

@@ -1,6 +1,7 @@
 """Several yes/no labels per sample."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,6 +64,17 @@ class MultiLabel(Task):
     def activate(self, prediction: Tensor) -> Tensor:
         """Label probabilities (B, K)."""
         return prediction.sigmoid()
+
+    def readout(self) -> dict[str, Any]:
+        """Probabilities (K) of named labels; 0.5 is where F1 decides."""
+        classes = self.class_names or tuple(map(str, range(self.num_labels)))
+        return {
+            "kind": "multilabel",
+            "activation": "sigmoid",
+            "unit": "probability",
+            "classes": list(classes),
+            "threshold": 0.5,
+        }
 
     def update(
         self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor

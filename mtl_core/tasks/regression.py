@@ -1,7 +1,7 @@
 """Scalar or vector regression."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,10 @@ class Regression(Task):
     def activate(self, prediction: Tensor) -> Tensor:
         """Prediction in the target's unit, (B, D)."""
         return prediction * self.std + self.mean
+
+    def readout(self) -> dict[str, Any]:
+        """Numbers (D) in the target's unit."""
+        return {"kind": "regression", "activation": "destandardised", "unit": "target"}
 
     def update(
         self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor

@@ -78,6 +78,11 @@ class TargetColumn(Task, ABC):
     def decode(self, activated: Tensor) -> NDArray[Any]:
         """Activated predictions (B, C) → what the column would hold, (B,): classes or numbers."""
 
+    def _place(self) -> dict[str, str]:
+        """Column and level for `readout`, where the record names them."""
+        held = {"column": self.column, "level": self.level}
+        return {key: value for key, value in held.items() if value}
+
     def _check_any(self, name: str, labelled: NDArray[np.bool_]) -> None:
         if not labelled.any():
             raise LabelError(name, "be there for at least one training row", "none")

@@ -125,3 +125,14 @@ class BinaryTarget(TargetColumn):
         chosen = (activated.reshape(-1) > 0.5).long().cpu().numpy()
         decoded: NDArray[Any] = np.array(self.classes, dtype=object)[chosen]
         return decoded
+
+    def readout(self) -> dict[str, Any]:
+        """The probability (1) of the second class; `decode` decides at one half."""
+        return {
+            "kind": "binary",
+            "activation": "sigmoid",
+            "unit": "probability",
+            "classes": list(self.classes or ("0", "1")),
+            "threshold": 0.5,
+            **self._place(),
+        }

@@ -127,3 +127,13 @@ class MulticlassTarget(TargetColumn):
         chosen = activated.argmax(1).cpu().numpy()
         decoded: NDArray[Any] = np.array(self.classes, dtype=object)[chosen]
         return decoded
+
+    def readout(self) -> dict[str, Any]:
+        """Probabilities (K) of named classes, which sum to 1."""
+        return {
+            "kind": "multiclass",
+            "activation": "softmax",
+            "unit": "probability",
+            "classes": list(self.classes),
+            **self._place(),
+        }

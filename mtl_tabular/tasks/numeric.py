@@ -131,3 +131,12 @@ class NumericTarget(TargetColumn, Regression):
         """The number itself."""
         decoded: NDArray[Any] = activated.reshape(-1).double().cpu().numpy()
         return decoded
+
+    def readout(self) -> dict[str, Any]:
+        """The number (1) in the column's own unit."""
+        return {
+            "kind": "numeric",
+            "activation": "destandardised",
+            "unit": "target",
+            **self._place(),
+        }

@@ -1,7 +1,7 @@
 """Semantic boundaries."""
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -72,6 +72,15 @@ class BoundaryDetection(DenseTask):
     def activate(self, prediction: Tensor) -> Tensor:
         """Boundary probability (B, H, W)."""
         return prediction.squeeze(1).sigmoid()
+
+    def readout(self) -> dict[str, Any]:
+        """Boundary probabilities (H, W)."""
+        return {
+            "kind": "boundary",
+            "activation": "sigmoid",
+            "unit": "probability",
+            "threshold": 0.5,
+        }
 
     def check(self, target: Tensor) -> None:
         """Targets must be 0, 1 or 255."""

@@ -1,6 +1,7 @@
 """Monocular depth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -62,6 +63,10 @@ class DepthEstimation(DenseTask):
     def activate(self, prediction: Tensor) -> Tensor:
         """Depth in metres, (B, H, W): at least 1e-9 under ``survey``, at least 0 otherwise."""
         return prediction.squeeze(1).clamp(min=1e-9 if self.protocol == "survey" else 0.0)
+
+    def readout(self) -> dict[str, Any]:
+        """Metres (H, W)."""
+        return {"kind": "depth", "activation": "clamp", "unit": "m"}
 
     def check(self, target: Tensor) -> None:
         """Targets must be finite and not negative."""

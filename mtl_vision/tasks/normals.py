@@ -1,6 +1,7 @@
 """Surface normals."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,6 +66,15 @@ class SurfaceNormals(DenseTask):
     def activate(self, prediction: Tensor) -> Tensor:
         """Unit vectors (B, 3, H, W); a vector shorter than 1e-6 is divided by 1e-6."""
         return F.normalize(prediction.float(), dim=1, eps=1e-6)
+
+    def readout(self) -> dict[str, Any]:
+        """Unit vectors (3, H, W)."""
+        return {
+            "kind": "normals",
+            "activation": "normalised",
+            "unit": "unit vector",
+            "channels": ["x", "y", "z"],
+        }
 
     def check(self, target: Tensor) -> None:
         """Targets must be finite, and of length 1 (within 0.02, what 8-bit files give) or 0."""

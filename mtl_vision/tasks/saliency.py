@@ -1,7 +1,7 @@
 """Saliency: the foreground that catches the eye."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -81,6 +81,15 @@ class SaliencyDetection(DenseTask):
     def activate(self, prediction: Tensor) -> Tensor:
         """Foreground probability (B, H, W)."""
         return self._logit(prediction).sigmoid()
+
+    def readout(self) -> dict[str, Any]:
+        """Foreground probabilities (H, W)."""
+        return {
+            "kind": "saliency",
+            "activation": "sigmoid",
+            "unit": "probability",
+            "threshold": 0.5,
+        }
 
     def check(self, target: Tensor) -> None:
         """Targets must be 0, 1 or 255."""

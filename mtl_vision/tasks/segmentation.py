@@ -1,7 +1,7 @@
 """Semantic segmentation and human parts."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from mtl_core.errors import ArgumentError
 from mtl_vision.metrics.segmentation import Absent, MeanIoU, PixelAccuracy
+from mtl_vision.palette import palette
 from mtl_vision.tasks.dense import IGNORE, DenseTask
 
 
@@ -79,6 +80,17 @@ class SemanticSegmentation(DenseTask):
     def activate(self, prediction: Tensor) -> Tensor:
         """Class probabilities (B, K, H, W)."""
         return prediction.softmax(1)
+
+    def readout(self) -> dict[str, Any]:
+        """Probabilities (K, H, W) of named classes, and their colours."""
+        colours = self.palette or palette(self.num_classes)
+        return {
+            "kind": "segmentation",
+            "activation": "softmax",
+            "unit": "probability",
+            "classes": list(self.class_names or map(str, range(self.num_classes))),
+            "palette": [list(colour) for colour in colours],
+        }
 
     def check(self, target: Tensor) -> None:
         """Targets must be integers in 0..K-1, or 255."""

@@ -1,11 +1,19 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from mtl_core.errors import ArgumentError, LabelError, MixedProtocolError
-from mtl_core.tasks import Classification, MultiLabel, Regression, check_tasks, reduce_loss
+from mtl_core.tasks import (
+    Classification,
+    MultiLabel,
+    Regression,
+    Task,
+    check_tasks,
+    reduce_loss,
+)
 
 
 def test_reduction_is_the_mean_over_valid_elements():
@@ -87,3 +95,25 @@ def test_weight_is_positive():
 def test_nan_targets():
     with pytest.raises(LabelError, match="NaN"):
         MultiLabel(num_labels=2).check(torch.tensor([[float("nan"), 1.0]]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plainest(Regression):
+    """A record that says nothing about how to read it."""
+
+    readout = Task.readout
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Regression(), Classification(num_classes=2), MultiLabel(num_labels=2), Plainest()],
+    ids=lambda task: type(task).__name__,
+)
+def test_readouts_are_plain_data_with_kind_activation_and_unit(task):
+    found = task.readout()
+    assert json.loads(json.dumps(found)) == found
+    assert {"kind", "activation", "unit"} <= found.keys()
+
+
+def test_a_task_without_a_readout_of_its_own_is_named():
+    assert Plainest().readout() == {"kind": "Plainest", "activation": None, "unit": None}

@@ -53,3 +53,9 @@ def test_bad_arguments():
         Classification(num_classes=3, class_names=("a",))
     with pytest.raises(ArgumentError, match="label_smoothing"):
         Classification(num_classes=3, label_smoothing=1.0)
+
+
+def test_readout_names_the_classes_of_probabilities_that_sum_to_one():
+    found = Classification(num_classes=3, class_names=("a", "b", "c")).readout()
+    assert (found["kind"], found["classes"]) == ("classification", ["a", "b", "c"])
+    assert Classification(num_classes=2).readout()["classes"] == ["0", "1"]

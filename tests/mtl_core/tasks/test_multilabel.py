@@ -52,3 +52,9 @@ def test_bad_targets_and_arguments():
         MultiLabel(num_labels=1)
     with pytest.raises(ArgumentError, match="class_names must hold 2 names"):
         MultiLabel(num_labels=2, class_names=("a",))
+
+
+def test_readout_names_the_labels_and_the_threshold_of_the_metric():
+    found = MultiLabel(num_labels=2, class_names=("wet", "dark")).readout()
+    assert (found["kind"], found["classes"]) == ("multilabel", ["wet", "dark"])
+    assert found["threshold"] == 0.5

@@ -56,3 +56,8 @@ def test_bad_arguments():
         Regression(std=0)
     with pytest.raises(ArgumentError, match="dim must be at least 1"):
         Regression(dim=0)
+
+
+def test_readout_says_that_numbers_are_in_the_unit_of_the_target():
+    found = Regression(dim=2, mean=3.0, std=2.0).readout()
+    assert found == {"kind": "regression", "activation": "destandardised", "unit": "target"}

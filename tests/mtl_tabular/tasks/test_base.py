@@ -84,3 +84,14 @@ def test_fitted_records_are_plain_data(task, values):
 def test_rows_are_checked():
     with pytest.raises(ArgumentError, match="rows"):
         NumericTarget(rows=-1)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [BinaryTarget(classes=("n", "y")), MulticlassTarget(classes=("a", "b")), NumericTarget()],
+    ids=lambda task: type(task).__name__,
+)
+def test_readouts_name_column_and_level_where_the_record_does(task):
+    assert "column" not in task.readout()
+    found = replace(task, column="How much?", level="Oslo").readout()
+    assert (found["column"], found["level"]) == ("How much?", "Oslo")

@@ -87,3 +87,8 @@ def test_arguments_are_checked():
         BinaryTarget(classes=("a", "a"))
     with pytest.raises(ArgumentError, match="pos_weight"):
         BinaryTarget(pos_weight=0.0)
+
+
+def test_readout_names_the_negative_class_first():
+    found = BinaryTarget(classes=("no", "yes")).readout()
+    assert (found["kind"], found["classes"], found["threshold"]) == ("binary", ["no", "yes"], 0.5)

@@ -83,3 +83,8 @@ def test_arguments_are_checked():
         MulticlassTarget(label_smoothing=1.0)
     with pytest.raises(ArgumentError, match="fit the task"):
         _ = MulticlassTarget().out_channels
+
+
+def test_readout_names_the_fitted_classes():
+    found = MulticlassTarget(classes=("a", "b", "c")).readout()
+    assert (found["kind"], found["classes"]) == ("multiclass", ["a", "b", "c"])

@@ -117,3 +117,8 @@ def test_numbers_written_as_text_are_numbers():
 def test_one_number_a_row():
     with pytest.raises(ArgumentError, match="dim"):
         NumericTarget(dim=2)
+
+
+def test_readout_is_in_the_unit_of_the_column():
+    found = NumericTarget(mean=3.0, std=2.0).readout()
+    assert (found["kind"], found["unit"]) == ("numeric", "target")

@@ -47,3 +47,8 @@ def test_the_metric_follows_the_task():
 
 def test_defaults_are_pascals():
     assert (BoundaryDetection().positive_weight, BoundaryDetection().max_distance) == (0.95, 0.0075)
+
+
+def test_readout_is_a_probability_with_a_threshold():
+    found = BoundaryDetection().readout()
+    assert (found["kind"], found["unit"], found["threshold"]) == ("boundary", "probability", 0.5)

@@ -45,3 +45,7 @@ def test_impossible_depths_are_refused(value, rule):
         DepthEstimation().check(target)
     with pytest.raises(LabelError, match="floating-point"):
         DepthEstimation().check(torch.ones(1, 3, 3, dtype=torch.int64))
+
+
+def test_readout_is_in_metres():
+    assert DepthEstimation().readout()["unit"] == "m"

@@ -77,3 +77,8 @@ def test_eight_bit_normals_are_accepted(maps):
 def test_two_components_are_refused():
     with pytest.raises(LabelError, match=r"\(B, 3, H, W\)"):
         SurfaceNormals().check(torch.zeros(1, 2, 4, 4))
+
+
+def test_readout_names_the_axes():
+    found = SurfaceNormals().readout()
+    assert (found["kind"], found["channels"]) == ("normals", ["x", "y", "z"])

@@ -96,3 +96,8 @@ def test_half_precision_logits_are_subtracted_in_single_precision(target):
     task, raw = SaliencyDetection(protocol="atrc"), (8 + 4 * torch.randn(2, 2, 5, 6)).bfloat16()
     assert torch.equal(task.activate(raw), task.activate(raw.float()))
     assert batch_loss(task, raw, target) == batch_loss(task, raw.float(), target)
+
+
+def test_readout_is_a_probability_with_a_threshold():
+    found = SaliencyDetection().readout()
+    assert (found["kind"], found["unit"], found["threshold"]) == ("saliency", "probability", 0.5)

@@ -89,3 +89,12 @@ def test_ignored_pixels_are_no_people():
     target = torch.zeros(1, 4, 4, dtype=torch.uint8)
     target[0, 0] = 255
     assert not HumanParts().valid(target).any()
+
+
+def test_readout_has_a_name_and_a_colour_for_every_class():
+    found = SemanticSegmentation(num_classes=4).readout()
+    assert (found["kind"], found["classes"]) == ("segmentation", ["0", "1", "2", "3"])
+    assert len({tuple(colour) for colour in found["palette"]}) == 4
+    own = SemanticSegmentation(num_classes=2, palette=((0, 0, 0), (1, 2, 3))).readout()
+    assert own["palette"] == [[0, 0, 0], [1, 2, 3]]
+    assert HumanParts().readout()["classes"][1] == "head"
