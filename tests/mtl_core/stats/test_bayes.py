@@ -1,3 +1,4 @@
+import baycomp
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -187,3 +188,13 @@ def test_folds_that_share_data_need_the_correlation():
 
     assert errors(0.1) <= 0.06
     assert errors(0.0) >= 0.13
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_correlated_t_is_that_of_baycomp(runs):
+    rng = np.random.default_rng(runs)
+    y = rng.normal(size=10 * runs)
+    x = y + rng.normal(0.3, 1, size=10 * runs)
+    ours = correlated_t(x - y, correlation=1 / 10, margin=0.2)
+    theirs = baycomp.CorrelatedTTest.probs(x, y, rope=0.2, runs=runs)
+    np.testing.assert_allclose((ours.better, ours.equal, ours.worse), theirs, atol=1e-12)
