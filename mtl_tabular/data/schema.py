@@ -175,6 +175,27 @@ class TableSchema:
             arrays["categorical"] = codes
         return arrays
 
+    def operations(self) -> dict[str, Any]:
+        """What `encode` does, as JSON, for runtimes without this package.
+
+        Numeric columns are standardised, categorical ones give ``first_level`` plus the position of
+        their text among ``levels``.
+
+        Example:
+            >>> city = CategoricalColumn(name="city", levels=("Rome",))
+            >>> schema = TableSchema(categorical=(city,))
+            >>> schema.operations()["categorical"]
+            [{'name': 'city', 'levels': ['Rome']}]
+            >>> schema.operations()["codes"]
+            {'unseen': 0, 'missing': 1, 'first_level': 2}
+        """
+        numeric = [
+            {"name": c.name, "mean": c.mean, "std": c.std, "median": c.median} for c in self.numeric
+        ]
+        categorical = [{"name": c.name, "levels": list(c.levels)} for c in self.categorical]
+        codes = {"unseen": UNSEEN, "missing": MISSING, "first_level": FIRST_LEVEL}
+        return {"kind": "table", "numeric": numeric, "categorical": categorical, "codes": codes}
+
 
 _LARGEST = float(np.finfo(np.float32).max)
 

@@ -102,4 +102,5 @@ class MultiDigits(MultiTaskDataModule):
 
     def transform(self, split: Split) -> Transform:
         """Normalisation only; a flip would change the digits and their sides."""
-        return DenseTransform(self.tasks, train=False)
+        side = (8 + self.shift) * self.scale
+        return DenseTransform(self.tasks, size=(side, side), train=False)

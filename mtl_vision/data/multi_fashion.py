@@ -151,4 +151,5 @@ class MultiFashion(MultiTaskDataModule):
 
     def transform(self, split: Split) -> Transform:
         """Normalisation only; a flip would change sides."""
-        return DenseTransform(self.tasks, train=False)
+        side = (28 + self.shift) * self.scale
+        return DenseTransform(self.tasks, size=(side, side), train=False)

@@ -278,5 +278,9 @@ class Rooms(MultiTaskDataModule):
     def transform(self, split: Split) -> Transform:
         """Augmentation (training only) and normalisation by ImageNet's statistics."""
         return DenseTransform(
-            self.tasks, train=split == "train", normals_y="up", **asdict(self.augmentation)
+            self.tasks,
+            size=self.size,
+            train=split == "train",
+            normals_y="up",
+            **asdict(self.augmentation),
         )

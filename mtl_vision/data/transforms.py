@@ -117,6 +117,7 @@ class DenseTransform:
         self.augmentation = drawn if train else Augmentation()
         self.train, self.fit = train, fit
         self.interpolation, self.normals_y = interpolation, normals_y
+        self.mean, self.std = mean, std
         self._fill = tuple(round(255 * value) for value in mean)
         self._offset = (np.asarray(mean) / np.asarray(std)).astype(np.float32).reshape(3, 1, 1)
         self._factor = (1 / (255 * np.asarray(std))).astype(np.float32).reshape(3, 1, 1)
@@ -209,6 +210,33 @@ class DenseTransform:
             }
             result["valid"] = {**sample["valid"], **moved}
         return result
+
+    def operations(self) -> dict[str, Any]:
+        """What evaluation does to an image file, as JSON, for runtimes without this package.
+
+        Returns:
+            ``operations`` in their order, up to values in [0, 1] in channels, rows, columns, and
+            ``normalization``, which exported graphs hold themselves.
+
+        Raises:
+            ArgumentError: this is a training transform.
+        """
+        if self.train:
+            raise ArgumentError("train", "be false: augmentation is no preprocessing", self.train)
+        steps: list[dict[str, Any]] = [{"op": "decode", "colours": "rgb"}]
+        if self.size is not None and self.fit == "resize":
+            kernels = {"kernel": self.interpolation, "reduce": "area"}
+            steps.append({"op": "resize", "size": list(self.size), **kernels, "keep_ratio": False})
+        elif self.size is not None:
+            fill = {"fill": list(self._fill), "position": "center"}
+            steps.append({"op": "pad", "size": list(self.size), **fill})
+        steps += [{"op": "scale", "factor": 1 / 255}, {"op": "layout", "order": "chw"}]
+        statistics = {"mean": list(map(float, self.mean)), "std": list(map(float, self.std))}
+        return {
+            "kind": "image",
+            "operations": steps,
+            "normalization": {**statistics, "in_graph": True},
+        }
 
     def restore(self, prediction: Tensor, size: Size) -> Tensor:
         """Bring a prediction of the evaluation transform back to its image's original size.

@@ -358,3 +358,20 @@ def test_schema_survives_as_plain_data(categorical):
     for known in (schema, TableSchema(numeric=schema.numeric)):
         config = json.loads(json.dumps(describe(SharedBottom(tasks, schema=known))))
         assert build(config).schema == known
+
+
+def test_operations_hold_all_that_encoding_needs():
+    rows = pd.DataFrame({"age": [20.0, 40.0, None, 60.0], "city": ["Rome", None, "Oslo", "Oslo"]})
+    schema = TableSchema.fit(rows)
+    held = schema.operations()
+    assert json.loads(json.dumps(held)) == held
+    (age,), (city,) = held["numeric"], held["categorical"]
+    values = (rows["age"].to_numpy() - age["mean"]) / age["std"]
+    special, levels = held["codes"], city["levels"]
+    codes = [
+        special["first_level"] + levels.index(text) if text in levels else special["missing"]
+        for text in rows["city"].tolist()
+    ]
+    expected = schema.encode(rows)
+    np.testing.assert_array_equal(values.astype(np.float32), expected["numeric"][:, 0])
+    assert codes == expected["categorical"][:, 0].tolist()

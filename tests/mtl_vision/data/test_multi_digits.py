@@ -23,6 +23,7 @@ def test_batches():
     data = MultiDigits(TASKS, train_size=32, val_size=8, test_size=8, batch_size=16)
     batch = next(iter(data.train_dataloader()))
     assert batch["inputs"].shape == (16, 3, 24, 24)
+    assert data.transform("predict").operations()["operations"][1]["size"] == [24, 24]
     assert set(batch["targets"]) == {"left", "right"}
     val, test = next(iter(data.val_dataloader())), next(iter(data.test_dataloader()))
     assert not torch.equal(val["inputs"], test["inputs"])

@@ -22,6 +22,7 @@ def test_both_layouts(tmp_path, compress, below):
     data = MultiFashion(TASKS, root=tmp_path / "data", batch_size=4, **sizes)
     batch = next(iter(data.train_dataloader()))
     assert batch["inputs"].shape == (4, 3, 36, 36)
+    assert data.transform("predict").operations()["operations"][1]["size"] == [36, 36]
     assert set(batch["targets"]) == {"left", "right"}
     assert [len(data.dataset(s).sources.labels) for s in ("train", "val", "test")] == [50, 10, 20]
     train, val = (data.dataset(split).sources for split in ("train", "val"))

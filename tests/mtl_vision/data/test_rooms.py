@@ -8,6 +8,7 @@ from mtl_core.errors import ArgumentError, LabelError, MissingTaskError, Unreada
 from mtl_core.tasks import MultiLabel
 from mtl_vision.data import Augmentation, Rooms
 from mtl_vision.data.rooms import TARGETS, RoomsDataset, record_type, render_record
+from mtl_vision.data.transforms import DenseTransform
 from mtl_vision.rendering import CLASS_NAMES, Draws, render
 from mtl_vision.tasks import (
     BoundaryDetection,
@@ -235,3 +236,13 @@ def test_too_few_classes_are_refused():
 def test_arguments_are_checked(options, name):
     with pytest.raises(ArgumentError, match=name):
         rooms(**options)
+
+
+def test_the_transform_brings_foreign_pictures_to_the_size_of_rooms():
+    data = Rooms({"depth": DepthEstimation()}, size=(24, 32), test_size=1)
+    steps = data.transform("predict").operations()["operations"]
+    assert [step["size"] for step in steps if step["op"] == "resize"] == [[24, 32]]
+    sample = data.dataset("test")[0]
+    own = data.transform("test")(sample, np.random.default_rng(0))["inputs"]
+    plain = DenseTransform(data.tasks, train=False)(sample, np.random.default_rng(0))["inputs"]
+    assert torch.equal(own, plain)

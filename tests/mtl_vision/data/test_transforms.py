@@ -1,5 +1,7 @@
 """Geometry stays true for every kind of map, and everything comes from the generator."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -326,3 +328,18 @@ def test_images_must_be_rgb_bytes():
     sample["inputs"] = sample["inputs"].astype(np.float32)
     with pytest.raises(ArgumentError, match="uint8 image"):
         DenseTransform(TASKS, train=True)(sample, np.random.default_rng(0))
+
+
+def test_operations_say_what_evaluation_does():
+    held = DenseTransform(TASKS, size=(16, 24), train=False, interpolation="cubic").operations()
+    assert json.loads(json.dumps(held)) == held
+    assert [step["op"] for step in held["operations"]] == ["decode", "resize", "scale", "layout"]
+    resize = held["operations"][1]
+    assert (resize["size"], resize["kernel"], resize["reduce"]) == ([16, 24], "cubic", "area")
+    assert held["normalization"]["mean"] == list(IMAGENET_MEAN)
+    pad = DenseTransform(TASKS, size=(40, 64), train=False, fit="pad").operations()["operations"]
+    assert (pad[1]["op"], pad[1]["fill"]) == ("pad", [124, 116, 104])
+    free = DenseTransform(TASKS, train=False).operations()["operations"]
+    assert [step["op"] for step in free] == ["decode", "scale", "layout"]
+    with pytest.raises(ArgumentError, match="train must be false"):
+        DenseTransform(TASKS, train=True).operations()
