@@ -73,8 +73,12 @@ def compiler() -> str:
     return path
 
 
-def build(folder: Path) -> str:
+def build(folder: Path, optimise: str = "-O1") -> str:
     """Compile ``tb.cpp`` of an emitted folder to ``tb``.
+
+    Args:
+        folder: of `export.fpga.emit.emit`.
+        optimise: option of the compiler.
 
     Returns:
         Warnings, empty as a rule.
@@ -82,7 +86,7 @@ def build(folder: Path) -> str:
     Raises:
         CSimError: the compiler refuses.
     """
-    words = [compiler(), *FLAGS.split(), *QUIET.split()]
+    words = [compiler(), *FLAGS.split(), *QUIET.split(), optimise]
     words += ["-isystem", str(ap_headers()), "-I.", "tb.cpp", "-o", "tb"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -114,7 +118,7 @@ def run_encoder(
         task: index.
         orders: (layers, E) in which experts come.
     """
-    head = [0, len(pixels), task, len(orders)]
+    head = [len(pixels), task, len(orders)]
     _write(folder, [*head, *plan], pixels, orders)
     return _run(binary, name, geometry, weights, folder, len(pixels), len(orders))
 
@@ -143,7 +147,7 @@ def run_layer(
         plan: of `pack.Memory.feed`.
         task: index.
     """
-    _write(folder, [1, len(tokens), task, 1, *plan], tokens, np.asarray(order))
+    _write(folder, [len(tokens), task, 1, *plan], tokens, np.asarray(order))
     return _run(binary, name, geometry, weights, folder, len(tokens), 1)
 
 

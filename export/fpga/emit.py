@@ -31,7 +31,7 @@ class Geometry:
         patch_inputs: numbers of a patch.
         dim: D.
         heads: of attention.
-        depth: blocks.
+        depth: blocks; 0 for a single layer of experts.
         mlp_hidden: of perceptrons.
         experts: E.
         top_k: K.
@@ -177,10 +177,11 @@ def tables() -> str:
     )
 
 
-def test_bench(names: list[str]) -> str:
-    """``tb.cpp``: a test bench for every design by its name."""
+def test_bench(kinds: Mapping[str, str]) -> str:
+    """``tb.cpp``: a test bench for every design; kinds are ``encoder`` or ``layer``, by name."""
     cases = "\n".join(
-        f'    if (name == "{n}") return mtl::bench<{n}>(argv[2], argv[3]);' for n in names
+        f'    if (name == "{n}") return mtl::bench_{kind}<{n}>(argv[2], argv[3]);'
+        for n, kind in kinds.items()
     )
     return f"""// Generated. Usage: tb DESIGN WEIGHTS_FOLDER DATA_FOLDER
 #include "bench.hpp"
@@ -199,7 +200,7 @@ int main(int argc, char** argv) {{
 """
 
 
-FLAGS = "-std=c++14 -O1 -Wall -Wextra -Wno-unknown-pragmas"
+FLAGS = "-std=c++14 -Wall -Wextra -Wno-unknown-pragmas"
 """The kernels give no warning; ``ap_int``'s own are kept away, see `QUIET`."""
 QUIET = "-Wno-uninitialized -Wno-maybe-uninitialized"
 """Inlined constructors of ``ap_int`` read what they are about to write."""
@@ -210,7 +211,7 @@ set -eu
 cd "$(dirname "$0")"
 : "${{AP_INCLUDE:=$(python -c 'import importlib.util as u, pathlib as p; \\
 print(p.Path(u.find_spec("hls4ml").origin).parent / "templates/vivado/ap_types")')}}"
-"${{CXX:-g++}}" {FLAGS} \\
+"${{CXX:-g++}}" -O1 {FLAGS} \\
   {QUIET} -isystem "$AP_INCLUDE" -I. tb.cpp -o tb
 """
 
@@ -265,7 +266,7 @@ def emit(
     files = {
         "geometry.hpp": header(designs),
         "tables.hpp": tables(),
-        "tb.cpp": test_bench(list(designs)),
+        "tb.cpp": test_bench({n: "encoder" if g.depth else "layer" for n, g in designs.items()}),
         "build.sh": _SH,
     }
     if "design" in designs:

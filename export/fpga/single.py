@@ -86,7 +86,7 @@ def design_layer(layer: floats.Mixture, tokens: Floats, widths: Widths, macs: in
         patch_inputs=1,
         dim=tokens.shape[1],
         heads=1,
-        depth=1,
+        depth=0,
         mlp_hidden=1,
         experts=layer.experts,
         top_k=layer.top_k,

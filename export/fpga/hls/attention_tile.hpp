@@ -23,7 +23,9 @@ void attention_tile(const typename C::act_t* q, const typename C::act_t* k,
 #pragma HLS PIPELINE
         for (int t = 0; t < rows; ++t) {
             wide_t sum = 0;
-            for (int i = 0; i < width; ++i) sum += q[(first + t) * D + at + i] * k[j * D + at + i];
+            for (int i = 0; i < width; ++i) {
+                sum += wide_t(q[(first + t) * D + at + i] * k[j * D + at + i]);
+            }
             z[t][j] = exponent(sum, int(plan.score), C::attention_factor());
         }
     }
@@ -32,7 +34,9 @@ void attention_tile(const typename C::act_t* q, const typename C::act_t* k,
         for (int i = 0; i < width; ++i) {
 #pragma HLS PIPELINE
             wide_t sum = 0;
-            for (int j = 0; j < N; ++j) sum += mantissa(p[t][j]) * v[j * D + at + i];
+            for (int j = 0; j < N; ++j) {
+                sum += mantissa(p[t][j]) * wide_t(v[j * D + at + i]);
+            }
             y[(first + t) * D + at + i] = written<typename C::act_t>(sum, int(plan.shift));
         }
     }

@@ -58,53 +58,85 @@ P take(const std::vector<int64_t>& items, size_t& at) {
     return plan;
 }
 
-// plan.bin: mode (0 encoder, 1 one layer of experts), images, task, layers, then the plans.
+// What both benches read. plan.bin: images, task, layers, then the plans.
 template <class C>
-int bench(const std::string& weights_folder, const std::string& folder) {
+struct Files {
     std::vector<int64_t> items;
-    std::vector<typename C::stored_t> stored;
-    std::vector<int32_t> numbers, inputs, orders, outputs, routes;
-    if (!read_items(folder + "/plan.bin", items) || !read_items(folder + "/inputs.bin", inputs) ||
-        !read_items(folder + "/orders.bin", orders) ||
-        !read_items(weights_folder + "/weights.bin", stored) ||
-        !read_items(weights_folder + "/parameters.bin", numbers)) {
-        return 2;
+    std::vector<typename C::weight_t> weights;
+    std::vector<param_t> params;
+    std::vector<int32_t> inputs, orders;
+    int images, task, layers;
+
+    bool read(const std::string& memory, const std::string& folder) {
+        std::vector<typename C::stored_t> stored;
+        std::vector<int32_t> numbers;
+        if (!read_items(folder + "/plan.bin", items) || !read_items(folder + "/inputs.bin", inputs) ||
+            !read_items(folder + "/orders.bin", orders) ||
+            !read_items(memory + "/weights.bin", stored) ||
+            !read_items(memory + "/parameters.bin", numbers)) {
+            return false;
+        }
+        weights = converted<typename C::weight_t>(stored);
+        params = converted<param_t>(numbers);
+        images = int(items[0]);
+        task = int(items[1]);
+        layers = int(items[2]);
+        return true;
     }
+};
+
+inline int finish(const std::string& folder, const std::vector<int32_t>& outputs,
+                  const std::vector<int32_t>& routes) {
+    const bool whole = write_items(folder + "/outputs.bin", outputs) &&
+                       write_items(folder + "/routes.bin", routes);
+    return whole ? 0 : 3;
+}
+
+// One layer of experts. Inputs of an image: normalised tokens, what the router sees, what is added.
+template <class C>
+int bench_layer(const std::string& memory, const std::string& folder) {
     typedef typename C::act_t act_t;
-    const std::vector<typename C::weight_t> weights = converted<typename C::weight_t>(stored);
-    const std::vector<param_t> params = converted<param_t>(numbers);
-    const int mode = int(items[0]), images = int(items[1]), task = int(items[2]);
-    const int layers = int(items[3]);
-    size_t at = 4;
-    std::vector<act_t> tokens(C::tokens * C::dim);
-    std::vector<Routes<C> > found(layers + 1);
-    if (mode == 1) {
-        // inputs of an image: normalised tokens, what the router sees, what outputs are added to
-        const FeedPlan plan = take<FeedPlan>(items, at);
-        const std::vector<act_t> x = converted<act_t>(inputs);
-        const size_t size = tokens.size();
-        for (int i = 0; i < images; ++i) {
-            const act_t* image = &x[3 * size * i];
-            tokens.assign(image + 2 * size, image + 3 * size);
-            moe_layer<C>(image, image + size, &tokens[0], task, &weights[0], &params[0], plan,
-                         &orders[0], found[0]);
-            for (size_t j = 0; j < size; ++j) outputs.push_back(int32_t(tokens[j]));
-            add_routes<C>(found[0], routes);
-        }
-    } else {
-        const EncoderPlan plan = take<EncoderPlan>(items, at);
-        std::vector<BlockPlan> blocks;
-        for (int i = 0; i < C::depth; ++i) blocks.push_back(take<BlockPlan>(items, at));
-        const std::vector<ap_uint<8> > pixels = converted<ap_uint<8> >(inputs);
-        const size_t size = size_t(C::tokens - C::prefix) * C::patch_inputs;
-        for (int i = 0; i < images; ++i) {
-            encoder_top<C>(task, &pixels[size * i], &weights[0], &params[0], plan, &blocks[0],
-                           orders.data(), &tokens[0], &found[0]);
-            for (size_t j = 0; j < tokens.size(); ++j) outputs.push_back(int32_t(tokens[j]));
-            for (int j = 0; j < layers; ++j) add_routes<C>(found[j], routes);
-        }
+    Files<C> files;
+    if (!files.read(memory, folder)) return 2;
+    size_t at = 3;
+    const FeedPlan plan = take<FeedPlan>(files.items, at);
+    const std::vector<act_t> x = converted<act_t>(files.inputs);
+    const size_t size = C::tokens * C::dim;
+    std::vector<int32_t> outputs, routes;
+    Routes<C> found;
+    for (int i = 0; i < files.images; ++i) {
+        const act_t* image = &x[3 * size * i];
+        std::vector<act_t> tokens(image + 2 * size, image + 3 * size);
+        moe_layer<C>(image, image + size, &tokens[0], files.task, &files.weights[0],
+                     &files.params[0], plan, &files.orders[0], found);
+        for (size_t j = 0; j < size; ++j) outputs.push_back(int32_t(tokens[j]));
+        add_routes<C>(found, routes);
     }
-    return write_items(folder + "/outputs.bin", outputs) && write_items(folder + "/routes.bin", routes) ? 0 : 3;
+    return finish(folder, outputs, routes);
+}
+
+// Whole images.
+template <class C>
+int bench_encoder(const std::string& memory, const std::string& folder) {
+    typedef typename C::act_t act_t;
+    Files<C> files;
+    if (!files.read(memory, folder)) return 2;
+    size_t at = 3;
+    const EncoderPlan plan = take<EncoderPlan>(files.items, at);
+    std::vector<BlockPlan> blocks;
+    for (int i = 0; i < C::depth; ++i) blocks.push_back(take<BlockPlan>(files.items, at));
+    const std::vector<ap_uint<8> > pixels = converted<ap_uint<8> >(files.inputs);
+    const size_t size = size_t(C::tokens - C::prefix) * C::patch_inputs;
+    std::vector<int32_t> outputs, routes;
+    std::vector<act_t> tokens(C::tokens * C::dim);
+    std::vector<Routes<C> > found(files.layers + 1);
+    for (int i = 0; i < files.images; ++i) {
+        encoder_top<C>(files.task, &pixels[size * i], &files.weights[0], &files.params[0], plan,
+                       &blocks[0], files.orders.data(), &tokens[0], &found[0]);
+        for (size_t j = 0; j < tokens.size(); ++j) outputs.push_back(int32_t(tokens[j]));
+        for (int j = 0; j < files.layers; ++j) add_routes<C>(found[j], routes);
+    }
+    return finish(folder, outputs, routes);
 }
 
 }  // namespace mtl

@@ -51,13 +51,13 @@ void route(const typename C::act_t* x, int task, const typename C::weight_t* wei
             typename C::sum_t sums[C::block_out];
             for (int o = 0; o < C::block_out; ++o) {
                 const int e = ob * C::block_out + o;
-                sums[o] = e < C::experts ? shifted(bias[e], -int(plan.gate.align)) : wide_t(0);
+                sums[o] = e < C::experts ? shifted(wide_t(bias[e]), -int(plan.gate.align)) : wide_t(0);
             }
             block_sums<C, C::dim, typename C::act_t>(x + n * C::dim, w + ob * Shape::in * Shape::size,
                                                      sums);
             for (int o = 0; o < C::block_out; ++o) {
                 const int e = ob * C::block_out + o;
-                if (e < C::experts) z[e] = exponent(sums[o], int(plan.score), C::gate_factor());
+                if (e < C::experts) z[e] = exponent(wide_t(sums[o]), int(plan.score), C::gate_factor());
             }
         }
         gate_topk<C>(z, routes.expert[n], taken);

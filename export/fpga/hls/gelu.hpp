@@ -10,8 +10,8 @@ namespace mtl {
 template <class T>
 inline T gelu_delta(const T& x, int point, int out_point) {
 #pragma HLS INLINE
-    const wide_t value = x;
-    const wide_t a = value < 0 ? wide_t(-value) : value;
+    const wide_t value = wide_t(x);
+    const wide_t a = value < 0 ? -value : value;
     const int low = point - GELU_STEPS;
     const wide_t at = a >> low;
     wide_t below = 0;

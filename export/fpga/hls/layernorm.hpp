@@ -9,7 +9,7 @@
 namespace mtl {
 
 // 1 / sqrt(total): table, then one Newton step. e is even, total = m * 2^e with m in [1, 4).
-inline root_t inverse_root(const wide_t& total, int* exponent) {
+inline root_t inverse_root(wide_t total, int* exponent) {
     int length = 0;
     for (int bit = 1; bit < 63; ++bit) {
 #pragma HLS UNROLL
@@ -17,7 +17,7 @@ inline root_t inverse_root(const wide_t& total, int* exponent) {
     }
     int e = length - MANTISSA_POINT;
     e -= e & 1;
-    const wide_t m = e >= 0 ? wide_t(total >> e) : wide_t(total << -e);
+    const wide_t m = e >= 0 ? total >> e : total << -e;
     const wide_t first = ROOT_TABLE[int(m >> (MANTISSA_POINT - 6)) - 64];
     const wide_t square = (first * first) >> ROOT_POINT;
     const wide_t near = (m * square) >> MANTISSA_POINT;
@@ -34,13 +34,13 @@ void layernorm(const typename C::act_t* x, typename C::act_t* y, int rows, const
         wide_t sum = 0;
         for (int i = 0; i < D; ++i) {
 #pragma HLS PIPELINE II = 1
-            sum += x[n * D + i];
+            sum += wide_t(x[n * D + i]);
         }
         const wide_t mean = shifted(sum * C::inverse_width, C::inverse_point - guard);
         wide_t total = 0;
         for (int i = 0; i < D; ++i) {
 #pragma HLS PIPELINE II = 1
-            const wide_t centred = (wide_t(x[n * D + i]) << guard) - mean;
+            const wide_t centred = (wide_t(x[n * D + i]) * (1 << guard)) - mean;
             const wide_t cut = shifted(centred, lost);
             total += cut * cut;
         }
@@ -50,9 +50,9 @@ void layernorm(const typename C::act_t* x, typename C::act_t* y, int rows, const
         const int right = ROOT_POINT - UNIT_POINT + lost + (e + MANTISSA_POINT) / 2;
         for (int i = 0; i < D; ++i) {
 #pragma HLS PIPELINE II = 1
-            const wide_t centred = (wide_t(x[n * D + i]) << guard) - mean;
+            const wide_t centred = (wide_t(x[n * D + i]) * (1 << guard)) - mean;
             const wide_t unit = shifted(centred * mantissa(root), right);
-            const wide_t wide = unit * gamma[i] + shifted(beta[i], -int(plan.align));
+            const wide_t wide = unit * wide_t(gamma[i]) + shifted(wide_t(beta[i]), -int(plan.align));
             y[n * D + i] = written<typename C::act_t>(wide, int(plan.shift));
         }
     }

@@ -44,16 +44,16 @@ void linear_blocked(const X* x, typename C::act_t* y, int rows, const typename C
 #pragma HLS ARRAY_PARTITION variable = sums complete
             for (int o = 0; o < C::block_out; ++o) {
                 const int at = ob * C::block_out + o;
-                sums[o] = at < OUT ? shifted(bias[at], -int(plan.align)) : wide_t(0);
+                sums[o] = at < OUT ? shifted(wide_t(bias[at]), -int(plan.align)) : wide_t(0);
             }
             block_sums<C, IN, X>(x + n * IN, w + ob * Blocks<C, IN, OUT>::in * Blocks<C, IN, OUT>::size,
                                  sums);
             for (int o = 0; o < C::block_out; ++o) {
                 const int at = ob * C::block_out + o;
                 if (at >= OUT) continue;
-                wide_t total = sums[o];
-                if (residual) total += shifted(residual[n * OUT + at], -residual_align);
-                if (constant) total += shifted(constant[n * OUT + at], -constant_align);
+                wide_t total = wide_t(sums[o]);
+                if (residual) total += shifted(wide_t(residual[n * OUT + at]), -residual_align);
+                if (constant) total += shifted(wide_t(constant[n * OUT + at]), -constant_align);
                 y[n * OUT + at] = written<typename C::act_t>(total, int(plan.shift));
             }
         }

@@ -76,12 +76,12 @@ void moe_layer(const typename C::act_t* inner, const typename C::act_t* seen, ty
             typename C::act_t y[D];
             perceptron<C, H>(buffer[i % 2], inner + n * D, y, plan);
             const wide_t gate = mantissa(queues.gate[e][j]);
-            for (int d = 0; d < D; ++d) sums[n * D + d] += gate * y[d];
+            for (int d = 0; d < D; ++d) sums[n * D + d] += gate * wide_t(y[d]);
         }
     }
     for (int i = 0; i < N * D; ++i) {
 #pragma HLS PIPELINE II = 1
-        const wide_t total = sums[i] + shifted(x[i], -int(plan.residual));
+        const wide_t total = sums[i] + shifted(wide_t(x[i]), -int(plan.residual));
         x[i] = written<typename C::act_t>(total, int(plan.combine));
     }
 }

@@ -10,7 +10,7 @@
 
 namespace mtl {
 
-typedef ap_int<64> wide_t;
+typedef int64_t wide_t;               // sums and products that are cut before they are kept
 typedef ap_int<32> param_t;           // biases, norms, position embedding
 typedef ap_int<32> exponent_t;        // of two, at point 16
 typedef ap_ufixed<22, -2> gelu_t;     // how far GELU lies below ReLU
@@ -40,19 +40,19 @@ inline wide_t mantissa(const ap_ufixed<W, I>& x) {
 }
 
 template <class T>
-inline T from_mantissa(const wide_t& m) {
+inline T from_mantissa(wide_t m) {
     T x;
     x.range(T::width - 1, 0) = ap_uint<T::width>(m);
     return x;
 }
 
 // x * 2^-right, halves rounded up; to the left where right is negative.
-inline wide_t shifted(const wide_t& x, int right) {
-    if (right <= 0) return x << -right;
+inline wide_t shifted(wide_t x, int right) {
+    if (right <= 0) return x * (wide_t(1) << -right);
     return (x + (wide_t(1) << (right - 1))) >> right;
 }
 
-inline wide_t saturated(const wide_t& x, int bits) {
+inline wide_t saturated(wide_t x, int bits) {
     const wide_t high = (wide_t(1) << (bits - 1)) - 1;
     const wide_t low = -high - 1;
     return x > high ? high : (x < low ? low : x);
@@ -60,7 +60,7 @@ inline wide_t saturated(const wide_t& x, int bits) {
 
 // The write back of a wide sum: one rounding, then saturation.
 template <class T>
-inline T written(const wide_t& x, int right) {
+inline T written(wide_t x, int right) {
     return T(saturated(shifted(x, right), T::width));
 }
 

@@ -8,7 +8,7 @@
 namespace mtl {
 
 // 2^-d for d >= 0 at point 16.
-inline power_t power(const wide_t& d) {
+inline power_t power(wide_t d) {
 #pragma HLS INLINE
     const int low = EXPONENT_POINT - 8;
     const wide_t whole = d >> EXPONENT_POINT;
@@ -23,7 +23,7 @@ inline power_t power(const wide_t& d) {
 }
 
 // Exponent of two of a score: a sum of products times scale * log2(e).
-inline exponent_t exponent(const wide_t& sum, int shift, const factor_t& factor) {
+inline exponent_t exponent(wide_t sum, int shift, const factor_t& factor) {
 #pragma HLS INLINE
     const wide_t narrow = saturated(shifted(sum, shift), SCORE_BITS);
     const int right = SCORE_POINT + FACTOR_POINT - EXPONENT_POINT;
@@ -38,7 +38,7 @@ void softmax_row(const exponent_t* z, prob_t* p, const bool* counted = 0) {
     for (int j = 0; j < N; ++j) {
 #pragma HLS PIPELINE
         if (counted && !counted[j]) continue;
-        const wide_t next = z[j];
+        const wide_t next = wide_t(z[j]);
         if (next > largest) {
             total = ((total * mantissa(power(next - largest))) >> POWER_POINT) +
                     (wide_t(1) << POWER_POINT);
@@ -51,8 +51,8 @@ void softmax_row(const exponent_t* z, prob_t* p, const bool* counted = 0) {
     const wide_t inverse = (wide_t(1) << (POWER_POINT + INVERSE_POINT)) / total;
     for (int j = 0; j < N; ++j) {
 #pragma HLS PIPELINE II = 1
-        const wide_t next = z[j];
-        const wide_t part = next > largest ? wide_t(0) : wide_t(largest - next);
+        const wide_t next = wide_t(z[j]);
+        const wide_t part = next > largest ? wide_t(0) : largest - next;
         p[j] = from_mantissa<prob_t>(shifted(mantissa(power(part)) * inverse,
                                              POWER_POINT + INVERSE_POINT - PROB_POINT));
     }
