@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mtl_core.data.batch import Batch, Sample, collate
 from mtl_core.data.dataset import Fetched, Split
@@ -187,17 +188,17 @@ class SampleLoader(DataLoader[Any]):
                 self.sampler.set_epoch(epoch)
             self.sampler.start_batch, passed = passed, 0
         handed_out, skips = False, 0
-        for fetched in super().__iter__():
+        loaded = super().__iter__()
+        for fetched in loaded:
             for path in fetched.skipped:
                 self.skipped[path] = self.skipped.get(path, 0) + 1
             skips += len(fetched.skipped)
             if fetched.error is not None:
+                self._end_workers(loaded)
                 error = fetched.error
                 try:
                     raise error
-                finally:
-                    # No cycle of error and frame: the workers of a frame that the garbage collector
-                    # finds take seconds to end.
+                finally:  # no cycle of error and frame
                     del error, fetched
             if passed:  # a sampler that is not ours (overfit_batches) cannot start late
                 passed -= 1
@@ -206,6 +207,12 @@ class SampleLoader(DataLoader[Any]):
                 yield fetched.value
         if skips and not handed_out:
             raise EmptySplitError(self.split, f"readable files ({skips} skipped)")
+
+    def _end_workers(self, loaded: object) -> None:
+        """End the loader processes now: left to the garbage collector, each takes five seconds."""
+        if isinstance(loaded, _MultiProcessingDataLoaderIter):
+            loaded._shutdown_workers()
+        self._iterator = None
 
     def _position(self) -> tuple[int | None, int]:
         """Epoch of the running fit; batches to leave out of it, once after a resume."""
