@@ -73,11 +73,12 @@ def compiler() -> str:
     return path
 
 
-def build(folder: Path, optimise: str = "-O1") -> str:
-    """Compile ``tb.cpp`` of an emitted folder to ``tb``.
+def build(folder: Path, binary: Path, optimise: str = "-O1") -> str:
+    """Compile ``tb.cpp`` of an emitted folder.
 
     Args:
         folder: of `export.fpga.emit.emit`.
+        binary: the test bench to be made.
         optimise: option of the compiler.
 
     Returns:
@@ -87,7 +88,7 @@ def build(folder: Path, optimise: str = "-O1") -> str:
         CSimError: the compiler refuses.
     """
     words = [compiler(), *FLAGS.split(), *QUIET.split(), optimise]
-    words += ["-isystem", str(ap_headers()), "-I.", "tb.cpp", "-o", "tb"]
+    words += ["-isystem", str(ap_headers()), "-I.", "tb.cpp", "-o", str(binary.resolve())]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CSimError(f"{words[0]} failed:\n{done.stderr[-4000:]}")

@@ -1,7 +1,7 @@
 """From a ViT in floats and the ranges of its tensors to an encoder in integers."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -271,6 +271,7 @@ def design(
     Raises:
         FormatError: a tensor, a sum or a constant does not fit.
     """
+    vit = _for_tasks(vit, tasks)
     ranges = calibrate(vit, tasks, images)
     q = Quantizer(widths, ranges.largest)
     stream = q.activation("stream")
@@ -286,6 +287,17 @@ def design(
     final = q.norm("norm", vit.norm, stream, output)
     encoder = Encoder(widths.activations, patch, prefix, position, align, tuple(blocks), final)
     return Design(vit, widths, encoder, q.formats, min(q.sums, 64), output, ranges, tasks)
+
+
+def _for_tasks(vit: floats.ViT, tasks: tuple[str, ...]) -> floats.ViT:
+    """The same without the routers of other tasks; the rest in the order of `tasks`."""
+    blocks = []
+    for block in vit.blocks:
+        feed = block.feed
+        if isinstance(feed, floats.Mixture):
+            feed = replace(feed, gates={task: feed.gates[task] for task in tasks})
+        blocks.append(replace(block, feed=feed))
+    return replace(vit, blocks=tuple(blocks))
 
 
 def _block(q: Quantizer, name: str, block: floats.Block, stream: Format) -> tuple[Block, Format]:

@@ -217,7 +217,7 @@ print(p.Path(u.find_spec("hls4ml").origin).parent / "templates/vivado/ap_types")
 
 
 def _tcl(device: str, part: str, clock_mhz: float) -> str:
-    return f"""# Generated, not run by us: no vendor tool was at hand. Part and settings: unverified.
+    return f"""# Generated, not run by us: no vendor tool was at hand. All of it is unverified.
 open_project -reset encoder
 set_top encoder
 add_files top.cpp

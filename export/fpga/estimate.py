@@ -223,8 +223,9 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         "# Cost estimate",
         "",
         f"{found['milliseconds']:.2f} ms a picture and task: a lower bound for the stated device "
-        f"({device['name']}), engine ({engine['macs']} products a cycle, {engine['attention_macs']} "
-        f"for attention, {engine['bits_a_cycle']:.0f} bits of weights a cycle) and clock "
+        f"({device['name']}), engine ({engine['macs']} products a cycle, "
+        f"{engine['attention_macs']} for attention, {engine['bits_a_cycle']:.0f} bits of weights a "
+        f"cycle) and clock "
         f"({engine['clock_mhz']:g} MHz). Nothing was synthesised.",
         "",
         ADVICE,

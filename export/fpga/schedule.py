@@ -1,4 +1,4 @@
-"""In which order experts come, which buffer each one takes, and what stays hidden of its fetching."""
+"""In which order experts come, which buffer each takes, and what stays hidden of its fetching."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
