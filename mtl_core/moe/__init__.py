@@ -15,7 +15,15 @@ from mtl_core.moe.context import ContextRouter, dense_gates
 from mtl_core.moe.dispatch import Backend, dispatch, overflow
 from mtl_core.moe.ffn import MoEFFN
 from mtl_core.moe.per_task import PerTaskRouter, SingleRouter
-from mtl_core.moe.router import GateNorm, Noise, Router, RouterOut, TokenRouter, choose
+from mtl_core.moe.router import (
+    GateNorm,
+    Noise,
+    Router,
+    RouterOut,
+    TaskWindows,
+    TokenRouter,
+    choose,
+)
 from mtl_core.moe.usage import UsageMeter, overlap
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "Router",
     "RouterOut",
     "SingleRouter",
+    "TaskWindows",
     "TokenRouter",
     "UsageMeter",
     "balance_loss",

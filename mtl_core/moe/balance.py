@@ -37,25 +37,38 @@ def load(out: RouterOut) -> Tensor:
     return found.flatten(0, -2).sum(0)
 
 
-def cv_squared(values: Tensor) -> Tensor:
+def cv_squared(values: Tensor, counted: Tensor | None = None) -> Tensor:
     """Squared coefficient of variation of (E,): unbiased variance over squared mean, ().
 
     Zero for equal values and for a single one; E where one has everything.
+
+    Args:
+        values: (E,).
+        counted: (E,) bool, those that count, at least one; None: all.
 
     >>> round(float(cv_squared(torch.tensor([8.0, 0.0, 0.0, 0.0]))), 4)
     4.0
     """
     if len(values) == 1:
         return values.new_zeros(())
-    return values.var() / (values.mean().square() + 1e-10)
+    if counted is None:
+        return values.var() / (values.mean().square() + 1e-10)
+    held = counted.to(values.dtype)
+    total = held.sum()
+    mean = (values * held).sum() / total
+    variance = ((values - mean) * held).square().sum() / (total - 1).clamp_min(1)
+    return variance / (mean.square() + 1e-10)
 
 
 def balance_loss(out: RouterOut) -> Tensor:
     """CV²(importance) + CV²(load) of one router's tokens, (): zero where all experts share alike.
 
+    Experts that no token's task may use do not count.
+
     Liang et al., NeurIPS 2022 (weight 0.01), after Shazeer et al., ICLR 2017.
     """
-    return cv_squared(importance(out)) + cv_squared(load(out))
+    counted = None if out.allowed is None else out.allowed.flatten(0, -2).any(0)
+    return cv_squared(importance(out), counted) + cv_squared(load(out), counted)
 
 
 def z_loss(out: RouterOut) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError
-from mtl_core.moe.router import GateNorm, Noise, TokenRouter
+from mtl_core.moe.router import GateNorm, Noise, TaskWindows, TokenRouter
 from mtl_core.types import TaskName
 
 
@@ -30,6 +30,7 @@ class ConditionedRouter(TokenRouter):
         norm: see `TokenRouter`.
         noise: see `TokenRouter`.
         noise_std: see `TokenRouter`.
+        task_windows: see `TokenRouter`.
     """
 
     def __init__(
@@ -43,9 +44,17 @@ class ConditionedRouter(TokenRouter):
         norm: GateNorm = "none",
         noise: Noise = "none",
         noise_std: float = 1.0,
+        task_windows: TaskWindows | None = None,
     ) -> None:
         super().__init__(
-            tasks, dim, num_experts, top_k, norm=norm, noise=noise, noise_std=noise_std
+            tasks,
+            dim,
+            num_experts,
+            top_k,
+            norm=norm,
+            noise=noise,
+            noise_std=noise_std,
+            task_windows=task_windows,
         )
         if d_task < 1:
             raise ArgumentError("d_task", "be at least 1", d_task)

@@ -86,7 +86,7 @@ class _Constant(nn.Module):
         self.bias = nn.Parameter(torch.zeros(count))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bias.repeat(len(x), 1)
+        return self.bias.repeat(x.shape[0], 1)
 
 
 class ContextRouter(Router):

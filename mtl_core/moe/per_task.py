@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_core.moe.router import GateNorm, Noise, TokenRouter
+from mtl_core.moe.router import GateNorm, Noise, TaskWindows, TokenRouter
 from mtl_core.types import TaskName
 
 
@@ -26,6 +26,7 @@ class PerTaskRouter(TokenRouter):
         norm: see `TokenRouter`.
         noise: see `TokenRouter`; the learned scale is shared by the tasks.
         noise_std: see `TokenRouter`.
+        task_windows: see `TokenRouter`.
 
     Example:
         >>> router = PerTaskRouter(("semseg", "depth"), 8, num_experts=4, top_k=2)
@@ -43,9 +44,17 @@ class PerTaskRouter(TokenRouter):
         norm: GateNorm = "none",
         noise: Noise = "none",
         noise_std: float = 1.0,
+        task_windows: TaskWindows | None = None,
     ) -> None:
         super().__init__(
-            tasks, dim, num_experts, top_k, norm=norm, noise=noise, noise_std=noise_std
+            tasks,
+            dim,
+            num_experts,
+            top_k,
+            norm=norm,
+            noise=noise,
+            noise_std=noise_std,
+            task_windows=task_windows,
         )
         self.gates = nn.ModuleDict(
             {name: nn.Linear(dim, num_experts, bias=False) for name in self.tasks}
@@ -89,6 +98,7 @@ class SingleRouter(TokenRouter):
         norm: see `TokenRouter`.
         noise: see `TokenRouter`.
         noise_std: see `TokenRouter`.
+        task_windows: see `TokenRouter`.
     """
 
     def __init__(
@@ -101,9 +111,17 @@ class SingleRouter(TokenRouter):
         norm: GateNorm = "none",
         noise: Noise = "none",
         noise_std: float = 1.0,
+        task_windows: TaskWindows | None = None,
     ) -> None:
         super().__init__(
-            tasks, dim, num_experts, top_k, norm=norm, noise=noise, noise_std=noise_std
+            tasks,
+            dim,
+            num_experts,
+            top_k,
+            norm=norm,
+            noise=noise,
+            noise_std=noise_std,
+            task_windows=task_windows,
         )
         self.linear = nn.Linear(dim, num_experts, bias=False)
 

@@ -1,7 +1,7 @@
 """Who computes what: the contract of routers, and how experts are picked from logits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Literal, NamedTuple, Self, TypeAlias, get_args
 
@@ -15,6 +15,12 @@ from mtl_core.types import TaskName
 GateNorm: TypeAlias = Literal["none", "topk"]
 Noise: TypeAlias = Literal["none", "vmoe", "shazeer"]
 
+OUTSIDE = -1e9
+"""Logit of an expert outside of a task's window; finite, so that gradients of zero stay zero."""
+
+TaskWindows: TypeAlias = Mapping[TaskName, Sequence[int]]
+"""Experts that a task may use, by task."""
+
 
 class RouterOut(NamedTuple):
     """A routing of tokens (..., D), or of samples; float32 but for the indices.
@@ -26,6 +32,7 @@ class RouterOut(NamedTuple):
         logits: (..., E) without noise.
         noisy: (..., E) what the choice was made from; None where there was no noise.
         scale: (..., E) standard deviation of the noise; None where there was none.
+        allowed: (..., E) bool, experts that the task may use at all; None: all.
     """
 
     idx: Tensor
@@ -34,6 +41,7 @@ class RouterOut(NamedTuple):
     logits: Tensor
     noisy: Tensor | None = None
     scale: Tensor | None = None
+    allowed: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The routing with a function applied to every tensor: a part of it, a flat one."""
@@ -98,6 +106,10 @@ class TokenRouter(Router):
     `noise_std` / E (Riquelme et al., NeurIPS 2021), ``shazeer`` of a learned one for every token
     and expert, softplus(x W_n) + 0.01 (Shazeer et al., ICLR 2017).
 
+    A task may have a window: the experts that it may use. Softmax, choice and balance losses then
+    know no others, in training too, so what lies outside can be removed from a network of that
+    task alone without any change.
+
     Shapes: x (B, ..., D) → `RouterOut` of (B, ..., K) and (B, ..., E).
 
     Args:
@@ -108,7 +120,14 @@ class TokenRouter(Router):
         norm: of the weights.
         noise: while training.
         noise_std: σ of ``vmoe``, at least 0; the published command of M³ViT sets 0.
+        task_windows: experts by task, at least K different ones; tasks that are left out use all.
+
+    Raises:
+        UnknownNameError: a word or a task is not known.
+        ArgumentError: a number is out of range, or a window is smaller than K.
     """
+
+    _allowed: Tensor | None
 
     def __init__(
         self,
@@ -120,6 +139,7 @@ class TokenRouter(Router):
         norm: GateNorm = "none",
         noise: Noise = "none",
         noise_std: float = 1.0,
+        task_windows: TaskWindows | None = None,
     ) -> None:
         super().__init__(tasks, num_experts, top_k)
         for name, value, known in (("norm", norm, GateNorm), ("noise", noise, Noise)):
@@ -132,6 +152,48 @@ class TokenRouter(Router):
         self.noise: Noise = noise
         self.noise_std = noise_std
         self.noise_scale = nn.Linear(dim, num_experts, bias=False) if noise == "shazeer" else None
+        self.task_windows: dict[TaskName, tuple[int, ...]] = {}
+        self.register_buffer("_allowed", None, persistent=False)
+        self.set_windows(task_windows or {})
+
+    def set_windows(self, task_windows: TaskWindows) -> None:
+        """Give tasks windows instead of those that they have.
+
+        Args:
+            task_windows: experts by task; tasks that are left out use all.
+
+        Raises:
+            UnknownNameError: there is no such task.
+            ArgumentError: a window names experts that do not exist, or fewer than K.
+        """
+        found = {}
+        for name, experts in task_windows.items():
+            if name not in self.tasks:
+                raise UnknownNameError("task_windows", name, self.tasks)
+            window = sorted(check_experts(experts, self.num_experts, f"task_windows of {name}"))
+            if len(window) < self.top_k:
+                rule = f"hold top_k = {self.top_k} experts at least"
+                raise ArgumentError(f"task_windows of {name}", rule, window)
+            found[name] = tuple(window)
+        self.task_windows = found
+        allowed = None
+        if found:
+            like = next(self.parameters(), torch.empty(0))
+            allowed = torch.ones(len(self.tasks), self.num_experts, dtype=torch.bool)
+            for name, experts in found.items():
+                allowed[self.index(name)] = False
+                allowed[self.index(name), list(experts)] = True
+            allowed = allowed.to(like.device)
+        self._allowed = allowed
+
+    def allowed(self, task: TaskName | Tensor, like: Tensor) -> Tensor | None:
+        """Which experts may be chosen, expanded to logits `like` (B, ..., E); None: all."""
+        if self._allowed is None:
+            return None
+        rows = self._allowed[self.index(task) if isinstance(task, str) else task]
+        if isinstance(task, Tensor):
+            rows = rows.view(rows.shape[0], *[1] * (like.ndim - 2), self.num_experts)
+        return rows.expand(like.shape)
 
     @abstractmethod
     def logits(self, x: Tensor, task: TaskName | Tensor) -> Tensor:
@@ -144,12 +206,15 @@ class TokenRouter(Router):
         with torch.autocast(kind, enabled=False) if known else nullcontext():
             wide = x.float()
             clean = self.logits(wide, task)
+            allowed = self.allowed(task, clean)
+            if allowed is not None:
+                clean = clean.masked_fill(~allowed, OUTSIDE)
             scale = self._scale(wide, clean)
             if scale is None:
-                return choose(clean, self.top_k, self.norm)
+                return choose(clean, self.top_k, self.norm)._replace(allowed=allowed)
             noisy = clean + torch.randn_like(clean) * scale
             found = choose(noisy, self.top_k, self.norm)
-            return found._replace(logits=clean, noisy=noisy, scale=scale)
+            return found._replace(logits=clean, noisy=noisy, scale=scale, allowed=allowed)
 
     def _scale(self, x: Tensor, logits: Tensor) -> Tensor | None:
         if not self.training or self.noise == "none":
@@ -161,21 +226,34 @@ class TokenRouter(Router):
         return torch.full_like(logits, self.noise_std / self.num_experts)
 
     def keep(self, experts: Sequence[int]) -> None:
-        """Forget all experts but these, which are numbered anew in this order.
+        """Forget all experts but these, which are numbered anew in this order, in windows too.
 
         Raises:
-            ArgumentError: an expert does not exist or is named twice, or fewer than K remain.
+            ArgumentError: an expert does not exist or is named twice, or fewer than K remain, for
+                a task with a window in it.
         """
         kept = check_experts(experts, self.num_experts)
         if len(kept) < self.top_k:
             raise ArgumentError("experts", f"leave top_k = {self.top_k} at least", kept)
+        windows = {
+            name: [kept.index(e) for e in window if e in kept]
+            for name, window in self.task_windows.items()
+        }
+        for name, window in windows.items():
+            if len(window) < self.top_k:
+                rule = f"leave top_k = {self.top_k} of the window of {name} at least"
+                raise ArgumentError("experts", rule, kept)
         for layer in self.columns():
             layer.weight = nn.Parameter(layer.weight.detach()[kept].clone())
             layer.out_features = len(kept)
         self.num_experts = len(kept)
+        self.set_windows(windows)
 
     def grow(self, count: int) -> None:
-        """Add columns for `count` more experts, drawn as the first ones were."""
+        """Add columns for `count` more experts, drawn as the first ones were.
+
+        They lie outside of all windows; `set_windows` makes these larger.
+        """
         if count < 1:
             raise ArgumentError("count", "be at least 1", count)
         for layer in self.columns():
@@ -183,6 +261,7 @@ class TokenRouter(Router):
             layer.weight = nn.Parameter(torch.cat([layer.weight.detach(), more.weight.detach()]))
             layer.out_features += count
         self.num_experts += count
+        self.set_windows(self.task_windows)
 
     def columns(self) -> list[nn.Linear]:
         """The layers whose outputs are one number an expert; a subclass adds its own."""
@@ -206,9 +285,9 @@ def choose(logits: Tensor, top_k: int, norm: GateNorm) -> RouterOut:
     return RouterOut(idx, gate, probs, logits)
 
 
-def check_experts(experts: Sequence[int], count: int) -> list[int]:
+def check_experts(experts: Sequence[int], count: int, argument: str = "experts") -> list[int]:
     """The experts as a list, refused where one does not exist or is named twice."""
     chosen = [int(e) for e in experts]
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= e < count for e in chosen):
-        raise ArgumentError("experts", f"be different numbers in 0..{count - 1}", chosen)
+        raise ArgumentError(argument, f"be different numbers in 0..{count - 1}", chosen)
     return chosen

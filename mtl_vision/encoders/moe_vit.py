@@ -27,7 +27,7 @@ from mtl_core.nn import Features
 from mtl_core.types import TaskName
 from mtl_vision.encoders.moe_block import MoEBlock, Waiting, check_plain, sliceable
 from mtl_vision.encoders.timm import ModelArgs, TimmEncoder
-from mtl_vision.encoders.upcycle import split_mlp, tie_columns
+from mtl_vision.encoders.upcycle import check_windows, split_mlp, tie_columns
 
 Noise: TypeAlias = Literal["none", "vmoe", "shazeer"]
 Routing: TypeAlias = Literal["multi_gate", "conditioned", "single"]
@@ -73,6 +73,10 @@ class MoEViT(TimmEncoder):
         gate_input_ahead: routers see the input of the block instead of that of the experts.
         task_width: of the task's embedding, for conditioned routing.
         balance_weight: of the balance loss in `Features.aux`, summed over blocks and tasks.
+        task_windows: experts that a task may use, by task, the same in every block; tasks that are
+            left out use all. Whatever lies outside can be removed from an export of the task
+            exactly. Where experts are upcycled, windows consist of whole copies of the MLP
+            (experts 0..K-1, K..2K-1, ...), and gates add up to one.
         z_weight: likewise of the z-loss, which keeps the routers' logits small.
         batch_tasks: `forward_tasks` runs the part that depends on the task as one batch; False: one
             task after another, which takes less memory where no gradients are wanted.
@@ -117,6 +121,7 @@ class MoEViT(TimmEncoder):
         task_width: int = 64,
         balance_weight: float = 0.01,
         z_weight: float = 0.0,
+        task_windows: dict[TaskName, list[int]] | None = None,
         batch_tasks: bool = True,
         backend: Backend = "sorted",
     ) -> None:
@@ -145,7 +150,17 @@ class MoEViT(TimmEncoder):
         dim = int(self.model.embed_dim)
         hidden = _expert_width(mlp, dim, self.upcycled, top_k, expert_ratio)
         self._mlp_shapes = {k: p.shape for k, p in mlp.named_parameters()}
-        options = {"norm": self.gate_norm, "noise": gate_noise, "noise_std": noise_std}
+        if task_windows and routing == "single":
+            rule = "be left out where routing knows no task"
+            raise ArgumentError("task_windows", rule, task_windows)
+        if self.upcycled:
+            check_windows(task_windows or {}, top_k=top_k, gate_norm=self.gate_norm)
+        options = {
+            "norm": self.gate_norm,
+            "noise": gate_noise,
+            "noise_std": noise_std,
+            "task_windows": task_windows,
+        }
         make = _router_kind(routing, task_width)
         for i in self.moe_layers:
             router = make(self.tasks, dim, num_experts, top_k, **options)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtl_core.errors import ArgumentError
 from mtl_core.hub import from_pretrained
-from mtl_core.moe import GateNorm
+from mtl_core.moe import GateNorm, TaskWindows
 
 
 class Experts(NamedTuple):
@@ -81,6 +81,25 @@ def tie_columns(columns: Tensor, top_k: int) -> Tensor:
         top_k: K.
     """
     return columns[..., ::top_k].repeat_interleave(top_k, -1)
+
+
+def check_windows(windows: TaskWindows, *, top_k: int, gate_norm: GateNorm) -> None:
+    """Refuse windows in which the best K experts would not be the dense MLP.
+
+    Args:
+        windows: experts by task.
+        top_k: K.
+        gate_norm: what the router does to the gates of the chosen experts.
+
+    Raises:
+        ArgumentError: a window cuts a copy of the MLP, or gates do not add up to one.
+    """
+    if windows and gate_norm != "topk":
+        raise ArgumentError("gate_norm", "be topk for windows of upcycled experts", gate_norm)
+    for name, window in windows.items():
+        if {e - e % top_k + i for e in window for i in range(top_k)} != set(window):
+            rule = f"hold whole copies of the MLP, {top_k} experts each"
+            raise ArgumentError(f"task_windows of {name}", rule, list(window))
 
 
 def dense_weights(source: str | Path) -> dict[str, Tensor]:

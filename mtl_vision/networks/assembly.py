@@ -84,7 +84,8 @@ class _Assemble(torch.autograd.Function):
 
 def _by_sample(maps: Tensor, count: int) -> Tensor:
     """(B, n·C, h, w) → (B, n, C·h·w)."""
-    return maps.reshape(len(maps), count, -1)
+    # Not len(): it would fix the batch of exported graphs.
+    return maps.reshape(maps.shape[0], count, -1)
 
 
 def _by_position(maps: Tensor, count: int) -> Tensor:

@@ -107,7 +107,7 @@ class LowRankExperts(MapExperts):
             gates: g (B, N); zeros leave an expert out.
         """
         low = self.down(maps)
-        scaled = low * gates.to(low.dtype)[:, self.owner, None, None]
+        scaled = low * gates.to(low.dtype).index_select(1, self.owner)[..., None, None]
         found: Tensor = self.up(scaled)
         return found
 

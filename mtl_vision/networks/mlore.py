@@ -54,7 +54,7 @@ class MLoRE(TappedNetwork):
         norm: ``batch``, or ``group`` for few samples a device; only ``batch`` folds.
         fold: in evaluation without gradients make one 3×3 convolution of every sample's mixture,
             which costs less where there are more positions than about `width`; the result is the
-            same. Not for export: the kernels are computed.
+            same. Exported graphs never do: the kernels are computed.
         balance: weight of the auxiliary loss that all experts be used (`gate_balance`). Published:
             1e-4 (PASCAL, ViT-B), 3e-4 (ViT-L), 5e-4 (NYUD).
         decoder_lr: multiple of the learning rate for everything but the encoder.

@@ -127,8 +127,10 @@ class MLoREBlock(nn.Module):
         return found
 
     def _folds(self) -> bool:
-        # With gradients on, the full convolution would send some back to z.
-        return self.fold and not self.training and not torch.is_grad_enabled()
+        # With gradients on, the full convolution would send some back to z. In a graph kernels are
+        # better constants.
+        useless = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        return self.fold and not self.training and not useless
 
     def _convolve(self, task: TaskName, entered: Tensor, gates: Tensor, mix: Tensor) -> Tensor:
         """norm'_t(u) of one task, by one convolution a sample."""

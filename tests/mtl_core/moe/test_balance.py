@@ -76,3 +76,28 @@ def test_reading_twice_is_refused():
     collector.add(outs[0])
     torch.testing.assert_close(collector.loss(), balance_loss(outs[0]))
     assert len(list(collector)) == 1
+
+
+@pytest.mark.parametrize("noise", ["none", "shazeer"])
+def test_only_the_window_is_balanced(noise):
+    """As if the experts outside of it were not there; gradients are numbers."""
+    tokens = torch.randn(30, 1, 6, generator=torch.Generator().manual_seed(1))
+    found = []
+    for windows in ({"a": [1, 4]}, None):
+        torch.manual_seed(0)
+        router = PerTaskRouter(("a",), 6, 5, 2, noise=noise, task_windows=windows)
+        if windows is None:
+            router.keep([1, 4])
+        if noise == "none":
+            found.append(balance_loss(router(tokens, "a")))
+        else:
+            loss = balance_loss(router(tokens, "a")) + z_loss(router(tokens, "a"))
+            loss.backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in router.parameters())
+    if found:
+        torch.testing.assert_close(*found)
+
+
+def test_a_window_of_one_is_balanced():
+    router = PerTaskRouter(("a",), 6, 5, 1, task_windows={"a": [3]})
+    assert balance_loss(router(torch.randn(9, 6), "a")) == 0

@@ -149,3 +149,73 @@ def test_bad_input():
         router(noise_std=-1.0)
     with pytest.raises(ArgumentError, match="d_task"):
         router(ConditionedRouter, d_task=0)
+
+
+WINDOWS = {"depth": [6, 1, 2, 4], "normals": [0, 3, 7]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["none", "topk"])
+@pytest.mark.parametrize("noise", ["none", "shazeer"])
+def test_a_window_is_all_that_its_task_knows(kind, norm, noise):
+    own = router(kind, norm=norm, noise=noise, task_windows=WINDOWS)
+    assert own.task_windows == {"depth": (1, 2, 4, 6), "normals": (0, 3, 7)}
+    free = router(kind, norm=norm, noise=noise)
+    for task, window in WINDOWS.items():
+        for training in (False, True):
+            out = own.train(training)(TOKENS, task)
+            assert set(out.idx.unique().tolist()) <= set(window)
+            torch.testing.assert_close(out.probs.sum(-1), torch.ones(4, 5))
+            outside = [e for e in range(8) if e not in window]
+            assert not out.probs[..., outside].any()
+        small = copy.deepcopy(free).eval()
+        small.keep(sorted(window))
+        alone = small(TOKENS, task)
+        out = own.eval()(TOKENS, task)
+        assert torch.equal(out.idx, torch.tensor(sorted(window))[alone.idx])
+        torch.testing.assert_close(out.gate, alone.gate)
+    assert torch.equal(own(TOKENS, "semseg").gate, free.eval()(TOKENS, "semseg").gate)
+
+
+def test_windows_of_tasks_by_sample():
+    own = router(task_windows=WINDOWS)
+    out = own(TOKENS, torch.tensor([2, 0, 0, 1]))
+    for row, name in enumerate(("normals", "semseg", "semseg", "depth")):
+        alone = own(TOKENS[row : row + 1], name)
+        assert torch.equal(out.idx[row], alone.idx[0])
+        assert torch.equal(out.allowed[row], alone.allowed[0])
+
+
+def test_windows_follow_when_experts_go_or_come():
+    own = router(task_windows=WINDOWS)
+    before = own(TOKENS, "depth")
+    own.grow(2)
+    assert own.task_windows["depth"] == (1, 2, 4, 6)
+    assert torch.equal(own(TOKENS, "depth").gate, before.gate)
+    own.keep([7, 6, 4, 3, 2, 0, 9, 1])
+    assert own.task_windows == {"depth": (1, 2, 4, 7), "normals": (0, 3, 5)}
+    torch.testing.assert_close(own(TOKENS, "depth").gate, before.gate)
+    with pytest.raises(ArgumentError, match="top_k = 3 of the window of normals"):
+        own.keep([0, 1, 2, 3, 4])
+    own.set_windows({})
+    assert own(TOKENS, "depth").allowed is None
+
+
+def test_windows_are_no_weights():
+    own, free = router(task_windows=WINDOWS), router()
+    assert own.state_dict().keys() == free.state_dict().keys()
+    assert own.to("meta")._allowed.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({"dept": [0, 1, 2]}, "Did you mean depth"),
+        ({"depth": [0, 1]}, "task_windows of depth must hold top_k = 3"),
+        ({"depth": [0, 1, 8]}, "task_windows of depth must be different numbers in 0..7"),
+        ({"depth": [0, 1, 1]}, "task_windows of depth must be different numbers"),
+    ],
+)
+def test_bad_windows(windows, message):
+    with pytest.raises((ArgumentError, UnknownNameError), match=message):
+        router(task_windows=windows)

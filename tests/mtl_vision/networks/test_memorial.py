@@ -190,3 +190,35 @@ def test_contradictions_are_refused():
         MemorialOptions(**OPTIONS, memory=False, write="gated")
     with pytest.raises(ArgumentError, match="gate"):
         MemorialOptions(**OPTIONS, gate="linear")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gate": "static", "top_k": 2},
+        {"gate": "gap", "expert": "lowrank_linear", "write": "gated"},
+        {"granularity": "token", "top_k": 2},
+    ],
+)
+def test_the_batch_stays_free_in_a_graph(options):
+    layer = module(**options).eval()
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, maps, old):
+            return self.layer(*self.layer.share(maps), [old], ["b"])[0][0]
+
+    def inputs(size):
+        generator = torch.Generator().manual_seed(size)
+        return tuple(torch.randn(size, c, *SIZE, generator=generator) for c in (CHANNELS, WIDTH))
+
+    free = {0: torch.export.Dim("batch", min=1)}
+    with torch.no_grad():
+        program = torch.export.export(One(), inputs(3), dynamic_shapes=(free, free), strict=False)
+        for size in (1, 5):
+            found = program.module()(*inputs(size))
+            torch.testing.assert_close(found, One()(*inputs(size)))

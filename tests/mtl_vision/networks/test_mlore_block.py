@@ -124,3 +124,28 @@ def test_fusion_is_a_weighted_mean_of_taps_at_every_position():
 def test_only_fixed_normalisation_can_be_folded_away():
     with pytest.raises(ArgumentError, match="'batch' with fold"):
         block(fold=True, norm="group")
+
+
+def test_the_batch_stays_free_in_a_graph_and_kernels_stay_constant():
+    own = randomised(block(fold=True)).eval()
+    batch = torch.export.Dim("batch", min=1)
+
+    class One(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = own
+
+        def forward(self, f):
+            return self.block([f], ["b"])[0][0]
+
+    with torch.no_grad():
+        program = torch.export.export(
+            One(), (maps(batch=3)[0],), dynamic_shapes=({0: batch},), strict=False
+        )
+        for size in (1, 5):
+            f = maps(batch=size)[0]
+            wanted = own([f], ["b"])[0][0]
+            torch.testing.assert_close(program.module()(f), wanted, atol=1e-4, rtol=1e-4)
+    convolutions = [n for n in program.graph.nodes if n.target is torch.ops.aten.conv2d.default]
+    assert convolutions
+    assert all(n.args[6:] in ((), (1,)) for n in convolutions)  # groups
