@@ -1,6 +1,5 @@
 """What stands in an artefact folder: its manifest, hashes of all files, writing and checking."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -104,6 +103,8 @@ def file_record(root: Path | str, path: Path | str) -> dict[str, Any]:
 
 def digest(path: Path | str) -> str:
     """SHA-256 of a file, in hexadecimal."""
+    import hashlib  # four megabytes of memory that prediction alone does not need
+
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
