@@ -249,7 +249,7 @@ def show(report: Report, out: Path, given: Given) -> None:
     console = Console()
     found: dict[str, Any] = report.estimate
     roof = found["roofline"]
-    table = Table(title=f"{out}: lower bound for the stated device, engine and clock")
+    table = Table()
     for column in ("device", "clock", "task", "GMAC", "bound ms", "binds", "DSP", "BRAM36"):
         table.add_column(column)
     needed, offered = found["resources"]["needed"], found["resources"]["offered"]
@@ -264,12 +264,14 @@ def show(report: Report, out: Path, given: Given) -> None:
         f"{needed['bram36']} of {offered['bram36']}",
     )
     console.print(table)
-    console.print(found["advice"])
+    bound = "The bound is a lower bound for the stated device, engine and clock."
+    console.print(f"{out}\n{bound} {found['advice']}", soft_wrap=True)
     if given.origin == "random":
         console.print(
             "Ranges were observed on noise: there is no data and no golden sample. Number formats "
             "may be wrong for pictures.",
             style="yellow",
+            soft_wrap=True,
         )
     if report.simulation is not None:
         for task, entry in report.simulation["tasks"].items():
