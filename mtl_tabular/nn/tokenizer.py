@@ -101,8 +101,14 @@ class Tokenizer(nn.Module):
             numbers = torch.where(absent, self.fill.to(numbers.dtype), numbers)
             numeric = torch.addcmul(self.bias, numbers[..., None], self.weight)
             if self.missing is not None:
-                extra = absent[:, self.lacking, None].to(numeric.dtype) * self.missing
-                numeric = numeric.index_add(1, self.lacking, extra)
+                if torch.compiler.is_exporting():  # a dense sum: not every runtime can scatter
+                    every = nn.functional.one_hot(self.lacking, numbers.shape[1]).to(numeric.dtype)
+                    numeric = numeric + absent[..., None].to(numeric.dtype) * (
+                        every.t() @ self.missing
+                    )
+                else:
+                    extra = absent[:, self.lacking, None].to(numeric.dtype) * self.missing
+                    numeric = numeric.index_add(1, self.lacking, extra)
             tokens.append(numeric)
         return torch.cat(tokens, 1) if len(tokens) > 1 else tokens[0]
 
