@@ -154,7 +154,7 @@ def run_layer(
 
 def layer_memory(layer: Mixture, geometry: Geometry) -> tuple[Memory, list[int]]:
     """Memory and plan of one layer of experts."""
-    memory = Memory(geometry.block_out, geometry.block_in, geometry.stored_bits)
+    memory = Memory(geometry.block_out, geometry.block_in, geometry.weight_bits)
     return memory, memory.feed("layer", layer)
 
 

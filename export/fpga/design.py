@@ -55,6 +55,11 @@ class Widths:
             raise ArgumentError("weights", "have 4 to 16 bits", self.weights)
 
     @property
+    def router(self) -> int:
+        """W of routers: up to 16, which narrower engines take as two halves of each weight."""
+        return min(16, 2 * self.weights - 1) if self.weights < 16 else self.weights
+
+    @property
     def stored(self) -> int:
         """Bits of a weight in memory: 8 or 16."""
         return 8 if self.weights <= 8 else 16
@@ -86,15 +91,16 @@ class Quantizer:
         self._note(name, "activation", held, seen)
         return held
 
-    def matrix(self, name: str, values: Floats) -> tuple[Ints, Format]:
-        """Mantissas of a weight matrix."""
+    def matrix(self, name: str, values: Floats, router: bool = False) -> tuple[Ints, Format]:
+        """Mantissas of a weight matrix; those of routers are wider, as choices hang on them."""
         w, seen = self.widths, float(np.abs(values).max(initial=0.0))
+        bits = w.router if router else w.weights
         if w.weight_integer is not None:
-            held = Format(w.weights, w.weights - w.weight_integer)
+            held = Format(bits, bits - w.weight_integer)
             if seen > held.limits[1] * 2.0**-held.point + 2.0**-held.point:
                 raise FormatError(f"{name} reaches {seen:g} and overflows {held}: give it auto.")
         else:
-            held = fit(seen, w.weights)
+            held = fit(seen, bits)
         self._note(name, "weight", held, seen)
         return self._rounded(values, held), held
 
@@ -106,7 +112,12 @@ class Quantizer:
         return self._rounded(values, held), held
 
     def linear(
-        self, name: str, layer: floats.Dense, given: Format, wanted: Format | int
+        self,
+        name: str,
+        layer: floats.Dense,
+        given: Format,
+        wanted: Format | int,
+        router: bool = False,
     ) -> tuple[Linear, int]:
         """A layer in integers and the point of its sums.
 
@@ -115,12 +126,14 @@ class Quantizer:
             layer: in floats.
             given: format of its inputs.
             wanted: format of its outputs, or the point at which its sums are read.
+            router: takes wider weights.
         """
-        weight, held = self.matrix(f"{name}.weight", layer.weight)
+        weight, held = self.matrix(f"{name}.weight", layer.weight, router)
         point = given.point + held.point
         bias, own = self.vector(f"{name}.bias", layer.bias, top=point)
         bits = sum_bits(name, given.bits, held.bits, layer.weight.shape[-1], most=60) + 2
-        self.sums = max(self.sums, bits, own.bits + point - own.point + 1)
+        if not router:  # routers add their halves and biases behind the engine
+            self.sums = max(self.sums, bits, own.bits + point - own.point + 1)
         out = wanted if isinstance(wanted, int) else wanted.point
         return Linear(weight, bias, point - own.point, point - out), point
 
@@ -185,7 +198,7 @@ class Quantizer:
             np.stack([layer.gates[t].weight for t in tasks]),
             np.stack([layer.gates[t].bias for t in tasks]),
         )
-        gate, _ = self.linear(f"{name}.gates", stacked, seen, softmaxes.SCORE_POINT)
+        gate, _ = self.linear(f"{name}.gates", stacked, seen, softmaxes.SCORE_POINT, router=True)
         point = combine_point(expert.point)
         sum_bits(f"{name}'s gated sum", expert.bits, softmaxes.PROBABILITY_POINT + 1, shape[1] + 1)
         align = self.residual(name, old, point)

@@ -128,6 +128,7 @@ def struct(name: str, g: Geometry) -> str:
     special = ("attention_factor", "gate_factor", "renormalised", "ahead")
     numbers = {k: v for k, v in asdict(g).items() if k not in special}
     numbers |= {"inverse_width": inverse, "inverse_point": point}
+    numbers |= {"gate_halves": 1 if g.weight_bits >= 16 else 2}
     lines = [f"    static const int {key} = {value};" for key, value in numbers.items()]
     for key, flag in (("renormalised", g.renormalised), ("ahead", g.ahead)):
         lines += [f"    static const bool {key} = {str(flag).lower()};"]

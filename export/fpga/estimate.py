@@ -128,7 +128,7 @@ def estimate(
             read = active * 2 * s.dim * s.expert_hidden * s.weight_bits / 8
         else:
             rate = engine.attention if layer.kind == "attention" else engine.macs
-            compute = layer.macs / rate
+            compute = layer.macs / rate * (s.gate_halves if layer.kind == "gate" else 1)
             took = max(compute, load) if engine.overlap else compute + load
             read = layer.weight_bytes
         total, macs, moved = total + took, macs + layer.macs, moved + read

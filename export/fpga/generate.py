@@ -90,7 +90,7 @@ def generate(
     made = design(vit, tuple(tasks), widths, images)
     geometry = emit.geometry(made, engine.macs)
     out.mkdir(parents=True, exist_ok=True)
-    memory, plan = pack(made.encoder, (geometry.block_out, geometry.block_in), widths.stored)
+    memory, plan = pack(made.encoder, (geometry.block_out, geometry.block_in), widths.weights)
     memory.save(out / "weights", made.formats)
     shape = shape_of(made, geometry)
     (out / "layers.csv").write_text(as_csv(layer_table(shape, made.formats)), encoding="utf-8")

@@ -69,16 +69,21 @@ class Perceptrons(nn.Module):
         self.add_module(f"{name}_relu", nn.ReLU())
         return [name, f"{name}_relu"]
 
+    def _linear(self, name: str) -> nn.Linear:
+        layer = self.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @property
     def inputs(self) -> int:
         """Width of the input."""
         first = (self.trunk or next(iter(self.branches.values())))[0]
-        return int(self.get_submodule(first).in_features)
+        return int(self._linear(first).in_features)
 
     @property
     def widths(self) -> dict[str, int]:
         """C by task."""
-        return {n: int(self.get_submodule(f"{OUTPUT}{n}").out_features) for n in self.names}
+        return {n: int(self._linear(f"{OUTPUT}{n}").out_features) for n in self.names}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """All outputs."""

@@ -31,6 +31,7 @@ class Shape:
         patch_inputs: numbers of a patch; 0 leaves the patch embedding out.
         weight_bits: w, of a weight in memory.
         act_bits: of activations.
+        gate_halves: parts in which the engine takes a router's weights.
     """
 
     tokens: int
@@ -46,6 +47,7 @@ class Shape:
     patch_inputs: int = 0
     weight_bits: int = 16
     act_bits: int = 24
+    gate_halves: int = 1
 
 
 EDGE_MOE = Shape(
@@ -106,6 +108,7 @@ def shape_of(design: Design, geometry: Geometry) -> Shape:
         patch_inputs=geometry.patch_inputs,
         weight_bits=geometry.stored_bits,
         act_bits=geometry.act_bits,
+        gate_halves=1 if geometry.weight_bits >= 16 else 2,
     )
 
 
@@ -120,6 +123,8 @@ def layer_table(s: Shape, formats: Mapping[str, Mapping[str, object]] | None = N
 
     def dense(name: str, tokens: int, inputs: int, outputs: int, kind: Kind = "linear") -> Layer:
         weights = inputs * outputs * s.weight_bits // 8
+        if kind == "gate":
+            weights *= s.gate_halves
         moved = tokens * (inputs + outputs) * act
         held = known.get(f"{name}.weight", {}).get("format", "")
         return Layer(

@@ -45,16 +45,21 @@ class Memory:
     Args:
         block_out: outputs of the engine's block.
         block_in: inputs of it.
-        stored: bits of a weight in memory, 8 or 16.
+        bits: of weights.
     """
 
     block_out: int
     block_in: int
-    stored: int
+    bits: int
     weights: list[Ints] = field(default_factory=list)
     parameters: list[Ints] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
     _at: dict[str, int] = field(default_factory=lambda: {"weights": 0, "parameters": 0})
+
+    @property
+    def stored(self) -> int:
+        """Bits of a weight in memory, 8 or 16."""
+        return 8 if self.bits <= 8 else 16
 
     def matrix(self, name: str, weight: Ints, **more: Any) -> int:
         """Append a matrix; its offset in words."""
@@ -83,6 +88,17 @@ class Memory:
         bias = self.vector(f"{name}.bias", layer.bias)
         return [at, bias, layer.align, layer.shift]
 
+    def router(self, name: str, layer: Linear) -> list[int]:
+        """Append a router; where its weights are wider than the engine's, both halves of each."""
+        weight, more = layer.weight, {}
+        if self.bits < 16:
+            low = self.bits - 1
+            weight = np.concatenate([weight >> low, weight & ((1 << low) - 1)])
+            more = {"halves": 2, "low_bits": low}
+        at = self.matrix(f"{name}.weight", weight, **more)
+        bias = self.vector(f"{name}.bias", layer.bias)
+        return [at, bias, layer.align, layer.shift]
+
     def norm(self, name: str, layer: Norm) -> list[int]:
         """Append a layer norm; its plan."""
         gamma = self.vector(f"{name}.weight", layer.gamma)
@@ -100,7 +116,7 @@ class Memory:
             pair = (layer.first.expert(e), layer.second.expert(e))
             starts, size = self._pair(f"{name}.experts.{e}", *pair, expert=e)
             first, stride = (first or starts), size
-        gates = [self.linear(f"{name}.gates.{t}", gate) for t, gate in layer.gates.items()]
+        gates = [self.router(f"{name}.gates.{t}", gate) for t, gate in layer.gates.items()]
         apart = [b - a for a, b in zip(gates[0][:2], gates[-1][:2], strict=True)]
         steps = [gap // max(len(gates) - 1, 1) for gap in apart]
         middle = [layer.gelu.point, layer.gelu.out_point, layer.align, *stride]
@@ -148,15 +164,15 @@ def _format(name: str, formats: dict[str, dict[str, Any]]) -> str | None:
     return None if found is None else str(found["format"])
 
 
-def pack(encoder: Encoder, block: tuple[int, int], stored: int) -> tuple[Memory, list[int]]:
+def pack(encoder: Encoder, block: tuple[int, int], bits: int) -> tuple[Memory, list[int]]:
     """Memory of an encoder, and its plan as the test bench reads it: the frame, then all blocks.
 
     Args:
         encoder: in integers.
         block: outputs and inputs of the engine's block.
-        stored: bits of a weight in memory.
+        bits: of weights.
     """
-    memory = Memory(*block, stored)
+    memory = Memory(*block, bits)
     plan = memory.linear("patch", encoder.patch)
     plan += [memory.vector("prefix", encoder.prefix), memory.vector("position", encoder.position)]
     plan += [encoder.position_align, *memory.norm("norm", encoder.norm)]

@@ -37,7 +37,7 @@ def gelu_table() -> Ints:
     half of that spreads the miss evenly to both sides.
     """
     step = 2.0**-GELU_STEPS
-    a = np.arange(ENTRIES) * step
+    a = np.arange(ENTRIES, dtype=np.float64) * step
     density = np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
     curvature = density * (a**2 - 2)
     moved = delta(a) - step**2 / 16 * curvature

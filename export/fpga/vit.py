@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,10 @@ class Ranges:
     largest: dict[str, float] = field(default_factory=dict)
     queues: dict[str, list[NDArray[np.int64]]] = field(default_factory=dict)
 
+    def see_part(self, layer: str, name: str, x: Floats) -> Floats:
+        """A tensor of a layer."""
+        return self.see(f"{layer}.{name}", x)
+
     def see(self, name: str, x: Floats) -> Floats:
         """Take note of a tensor and hand it back."""
         self.largest[name] = max(self.largest.get(name, 0.0), float(np.abs(x).max(initial=0.0)))
@@ -203,9 +208,7 @@ def forward(
             x = x + block.feed.second(active)
         else:
             seen = before if block.feed.ahead else inner
-            y, chosen = mixture(
-                inner, seen, block.feed, task, lambda n, t, at=name: see(f"{at}.{n}", t)
-            )
+            y, chosen = mixture(inner, seen, block.feed, task, partial(noted.see_part, name))
             x = x + y
             routes.append(chosen)
             count = np.bincount(chosen.ravel(), minlength=block.feed.experts)

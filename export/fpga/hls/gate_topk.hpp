@@ -39,7 +39,7 @@ void gate_topk(const exponent_t* z, int* best, bool* taken) {
 template <class C>
 void route(const typename C::act_t* x, int task, const typename C::weight_t* weights,
            const param_t* params, const FeedPlan& plan, Queues<C>& queues, Routes<C>& routes) {
-    typedef Blocks<C, C::dim, C::experts> Shape;
+    typedef Blocks<C, C::dim, C::gate_halves * C::experts> Shape;
     const typename C::weight_t* w = weights + plan.gate.weight + task * plan.gate_weights;
     const param_t* bias = params + plan.gate.bias + task * plan.gate_biases;
     for (int e = 0; e < C::experts; ++e) queues.count[e] = 0;
@@ -47,18 +47,24 @@ void route(const typename C::act_t* x, int task, const typename C::weight_t* wei
         exponent_t z[C::experts];
         prob_t p[C::experts];
         bool taken[C::experts];
+        wide_t total[C::experts];
+        for (int e = 0; e < C::experts; ++e) {
+            total[e] = shifted(wide_t(bias[e]), -int(plan.gate.align));
+        }
         for (int ob = 0; ob < Shape::out; ++ob) {
             typename C::sum_t sums[C::block_out];
-            for (int o = 0; o < C::block_out; ++o) {
-                const int e = ob * C::block_out + o;
-                sums[o] = e < C::experts ? shifted(wide_t(bias[e]), -int(plan.gate.align)) : wide_t(0);
-            }
+            for (int o = 0; o < C::block_out; ++o) sums[o] = 0;
             block_sums<C, C::dim, typename C::act_t>(x + n * C::dim, w + ob * Shape::in * Shape::size,
                                                      sums);
             for (int o = 0; o < C::block_out; ++o) {
-                const int e = ob * C::block_out + o;
-                if (e < C::experts) z[e] = exponent(wide_t(sums[o]), int(plan.score), C::gate_factor());
+                const int row = ob * C::block_out + o;
+                if (row >= C::gate_halves * C::experts) continue;
+                const bool high = C::gate_halves == 2 && row < C::experts;
+                total[row % C::experts] += shifted(wide_t(sums[o]), high ? 1 - C::weight_bits : 0);
             }
+        }
+        for (int e = 0; e < C::experts; ++e) {
+            z[e] = exponent(total[e], int(plan.score), C::gate_factor());
         }
         gate_topk<C>(z, routes.expert[n], taken);
         softmax_row<C::experts>(z, p, C::renormalised ? taken : 0);

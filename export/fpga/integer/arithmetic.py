@@ -13,7 +13,8 @@ def shifted(values: Ints, right: int | Ints) -> Ints:
         return np.right_shift(values + (1 << (right - 1)), right)
     down, up = np.maximum(right, 0), np.maximum(-right, 0)
     half = np.where(down > 0, np.left_shift(np.int64(1), np.maximum(down - 1, 0)), 0)
-    return np.right_shift(np.left_shift(values, up) + half, down)
+    moved = np.left_shift(values, up) + half
+    return np.asarray(np.right_shift(moved, down), dtype=np.int64)
 
 
 def saturated(values: Ints, bits: int) -> Ints:

@@ -26,7 +26,8 @@ def power(d: Ints) -> Ints:
     low = EXPONENT_POINT - (ENTRIES.bit_length() - 1)
     at, rest = np.right_shift(fraction, low), fraction & ((1 << low) - 1)
     line = TABLE[at] + np.right_shift((TABLE[at + 1] - TABLE[at]) * rest, low)
-    return np.right_shift(line, np.minimum(whole, POWER_POINT + 1))
+    down = np.minimum(whole, POWER_POINT + 1)
+    return np.asarray(np.right_shift(line, down), dtype=np.int64)
 
 
 def exponents(scores: Ints, shift: int, factor: int) -> Ints:

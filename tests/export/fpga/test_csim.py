@@ -138,7 +138,7 @@ def test_hard_cases_are_bit_exact_too(compiled, case):
 )
 def test_every_bit_of_an_encoder_is_that_of_the_integer_model(compiled, name, task):
     made, g = compiled.vits[name], compiled.geometries[name]
-    memory, plan = pack(made.encoder, (g.block_out, g.block_in), made.widths.stored)
+    memory, plan = pack(made.encoder, (g.block_out, g.block_in), made.widths.weights)
     work = compiled.folder / name
     memory.save(work)
     pixels = floats.patches(images(2, seed=4), made.source.patch)

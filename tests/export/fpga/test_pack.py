@@ -21,7 +21,7 @@ def test_blocks_round_trip(shape):
 def test_files_and_map_hold_every_weight_of_every_expert(tmp_path, bits):
     made = design(random_vit(), ("left", "right"), Widths(18, bits), images(2))
     g = geometry(made, 32)
-    memory, _ = pack(made.encoder, (g.block_out, g.block_in), made.widths.stored)
+    memory, _ = pack(made.encoder, (g.block_out, g.block_in), made.widths.weights)
     memory.save(tmp_path, made.formats)
     content = json.loads((tmp_path / "map.json").read_text())
     kind = np.dtype(f"<i{content['weight_bits'] // 8}")
