@@ -1,5 +1,6 @@
 """From a trained network to a sealed artefact folder, with every number in it checked."""
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -242,12 +243,14 @@ def _compare(
     for key, graph in graphs.items():
         run = runner({key: paths[key]})
         ties = partial(near_ties, whole.network, spec, graph.module.names, NEAR_TIE)
-        parities = compare(run, _outputs(graph.module), batches, near_ties=ties)
+        own = partial(_precise, graph.module)
+        parities = compare(run, _outputs(graph.module), batches, near_ties=ties, precise=own)
         isolated = compare(
             run,
             lambda _, names=graph.module.names: {name: full[name] for name in names},  # type: ignore[misc]
             batches[-1:],
             near_ties=ties,
+            precise=own,
         )
         for name, parity in parities.items():
             apart = isolated[name]
@@ -281,6 +284,17 @@ def _outputs(module: ExportNetwork) -> Any:
         return {name: value.numpy() for name, value in found.items()}
 
     return run
+
+
+def _precise(module: ExportNetwork, batch: Mapping[str, Array]) -> dict[TaskName, Array]:
+    """What a module gives in float64."""
+    wide = copy.deepcopy(module).double()
+    cast = {
+        name: value.astype(np.float64) if value.dtype == np.float32 else value
+        for name, value in batch.items()
+    }
+    found: dict[TaskName, Array] = _outputs(wide)(cast)
+    return found
 
 
 def _inputs(spec: InputSpec, batch: int | None) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """The module that becomes a graph: normalise, run the network, activate, in the order of tasks."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from export.plain import PlainOperations
 from mtl_core.errors import ArgumentError
 from mtl_core.nn import MultiTaskNetwork
 from mtl_core.types import TaskName
@@ -66,7 +68,8 @@ class ExportNetwork(nn.Module):
             given = (tensors[0] - self.mean) / self.std
         else:
             given = dict(zip(self.inputs, tensors, strict=True))
-        raw = self.network(given, tasks=self.names)
+        with PlainOperations() if torch.compiler.is_exporting() else nullcontext():
+            raw = self.network(given, tasks=self.names)
         return tuple(self.network.tasks[name].activate(raw[name].float()) for name in self.names)
 
     @torch.no_grad()

@@ -108,3 +108,24 @@ def test_margins_are_those_between_the_last_chosen_and_the_next_expert():
 def test_a_result_is_ok_or_not():
     assert Parity(1e-6, 1e-6, 13, SIZES).ok
     assert not Parity(1e-6, 2e-5, 13, SIZES).ok
+
+
+def test_ill_conditioned_outputs_may_differ_as_much_as_float32_itself_does():
+    def graph(batch):
+        return {"a": batch["x"] + 5e-5}
+
+    def reference(batch):
+        return {"a": batch["x"]}
+
+    def noisy(batch):
+        return {"a": batch["x"].astype(np.float64) - 4e-5}
+
+    def exact(batch):
+        return {"a": batch["x"].astype(np.float64)}
+
+    found = compare(graph, reference, batches(), precise=noisy)["a"]
+    assert found.ok
+    assert found.rounding == pytest.approx(4e-5, rel=0.8)
+    assert not compare(graph, reference, batches(), precise=exact)["a"].ok
+    fine = compare(reference, reference, batches(), precise=noisy)["a"]
+    assert fine.rounding is None, "not looked at"
