@@ -12,7 +12,15 @@ import numpy as np
 from PIL import Image
 
 from export.preprocess import IMAGE_SUFFIXES
-from export.readout import Row, columns, draw, short, summary
+from export.readout import (
+    Row,
+    columns,
+    draw,
+    draw_classes,
+    short,
+    summary,
+    summary_of_classes,
+)
 from export.runtime import UNKNOWN, Predictor
 from export.table_files import TABLE_SUFFIXES, is_table
 from mtl_core.atomic import atomic_write
@@ -107,20 +115,29 @@ def infer_pictures(
         CheckpointWriteError: the system refused.
     """
     rows: list[Row] = []
-    predictions = predictor.predict_each(path for _, path in pictures)
-    for (key, _), stem, found in zip(pictures, _stems(pictures), predictions, strict=True):
-        row: Row = {"key": key}
-        for name, values in found.items():
+    predictions = predictor.unrestored(path for _, path in pictures)
+    for (key, _), stem, (raw, path) in zip(pictures, _stems(pictures), predictions, strict=True):
+        drawn: Row = {}
+        words: Row = {}
+        kept: dict[str, Any] = {}
+        for name, values in raw.items():
+            readout = predictor.labels[name]
+            place = Path("images") / f"{stem}.{name}.png"
+            if readout.get("kind") == "segmentation" and not save_maps:
+                classes = predictor.classes(values, path)
+                _write_picture(out / place, draw_classes(readout, classes))
+                words |= summary_of_classes(name, readout, classes)
+            else:
+                kept[name] = predictor.restored(name, values, path)
+                words |= summary(name, readout, kept[name])
+                if predictor.entries[name]["dense"]:
+                    _write_picture(out / place, draw(readout, kept[name]))
             if predictor.entries[name]["dense"]:
-                place = Path("images") / f"{stem}.{name}.png"
-                _write_picture(out / place, draw(predictor.labels[name], values))
-                row[f"{name}/image"] = place.as_posix()
-        for name, values in found.items():
-            row |= summary(name, predictor.labels[name], values)
+                drawn[f"{name}/image"] = place.as_posix()
         if save_maps:
             with atomic_write(out / "arrays" / f"{stem}.npz") as file:
-                np.savez_compressed(file, allow_pickle=False, **found)
-        rows.append(row)
+                np.savez_compressed(file, allow_pickle=False, **kept)
+        rows.append({"key": key, **drawn, **words})
     heads = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, heads, lineterminator="\n")

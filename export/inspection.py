@@ -64,7 +64,7 @@ def headline(manifest: Mapping[str, Any]) -> list[str]:
 
 def task_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row an output of a task."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for task in manifest["tasks"]:
         better = task.get("higher_is_better")
         arrow = "" if better is None else " ↑" if better else " ↓"
@@ -77,7 +77,7 @@ def task_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def variant_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row with the size of each variant, then one a task with error, score and drop."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for variant in manifest["variants"]:
         size = sum(record["bytes"] for record in variant["files"])
         rows.append((variant["id"], "all", size_text(size), "", "", "", experts(variant)))

@@ -139,7 +139,7 @@ def resize(values: Array, size: Size, kernel: str = "linear") -> Array:
     if values.shape[:2] == size:
         return values
     whole = values.dtype == np.uint8
-    result = values.astype(np.float32)
+    result = values if whole else values.astype(np.float32)
     # Pillow rounds after each axis; columns come first unless only rows become fewer.
     first = int(not (size[0] < values.shape[0] and size[1] > values.shape[1]))
     for axis in (first, 1 - first):
@@ -265,7 +265,7 @@ class ImagePipeline:
             UnreadablePictureError: see `decode`.
             PictureError: the picture is of a kind or size that the model does not take.
         """
-        values = decode(picture, where)
+        values: Array = decode(picture, where)
         path = [Step(values.shape[:2], values.shape[:2])]
         for step in self.operations:
             match step["op"]:

@@ -14,6 +14,9 @@ Readout: TypeAlias = Mapping[str, Any]
 STRIPES = ((222, 216, 208), (178, 170, 160))
 """Colours of the stripes that mark pixels of which nothing is known."""
 
+UNKNOWN_CLASS = -1
+"""Stands in maps of classes where nothing is known."""
+
 _DEPTH = (
     (251, 252, 191), (253, 223, 161), (254, 194, 134), (253, 164, 112), (251, 134, 96),
     (244, 104, 91), (229, 80, 99), (206, 64, 112), (181, 54, 121), (154, 45, 127),
@@ -36,11 +39,10 @@ def draw(readout: Readout, values: Array) -> Picture:
     """
     planes = values.astype(np.float32, copy=False)
     planes = planes if planes.ndim == 3 else planes[None]
-    unknown = np.isnan(planes).any(0)
+    unknown = np.asarray(np.isnan(planes).any(0))
     kind = readout.get("kind")
     if kind == "segmentation":
-        colours = np.array(readout["palette"], np.uint8)
-        return _stripe(colours[np.where(unknown, 0, planes.argmax(0))], unknown)
+        return draw_classes(readout, np.where(unknown, UNKNOWN_CLASS, planes.argmax(0)))
     if kind == "normals":
         picture = ((planes.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
         unknown |= ~planes.any(0)
@@ -54,6 +56,13 @@ def draw(readout: Readout, values: Array) -> Picture:
     return _stripe(np.repeat(grey[..., None], 3, 2), unknown)
 
 
+def draw_classes(readout: Readout, classes: Array) -> Picture:
+    """Classes (H, W) in their colours; where nothing is known (`UNKNOWN_CLASS`), stripes."""
+    unknown = np.asarray(classes == UNKNOWN_CLASS)
+    colours = np.array(readout["palette"], np.uint8)
+    return _stripe(colours[np.where(unknown, 0, classes)], unknown)
+
+
 def summary(name: str, readout: Readout, values: Array) -> Row:
     """What ``predictions.csv`` says of one picture's prediction.
 
@@ -65,10 +74,9 @@ def summary(name: str, readout: Readout, values: Array) -> Row:
     classes = list(readout.get("classes", ()))
     match readout.get("kind"):
         case "segmentation":
-            known = ~np.isnan(values).any(0)
-            counts = np.bincount(values.argmax(0)[known], minlength=len(classes))
-            best = int(counts.argmax())
-            return {name: classes[best], f"{name}/share": float(counts[best] / counts.sum())}
+            unknown = np.isnan(values).any(0)
+            found = np.where(unknown, UNKNOWN_CLASS, values.argmax(0))
+            return summary_of_classes(name, readout, found)
         case "classification" | "multiclass":
             best = int(values.argmax())
             return {name: classes[best], f"{name}/probability": float(values[best])}
@@ -87,6 +95,14 @@ def summary(name: str, readout: Readout, values: Array) -> Row:
         row[f"{prefix}/min"] = float(np.nanmin(channel))
         row[f"{prefix}/max"] = float(np.nanmax(channel))
     return row
+
+
+def summary_of_classes(name: str, readout: Readout, classes: Array) -> Row:
+    """The most frequent class of a map (H, W) and its share of the known pixels."""
+    names = list(readout["classes"])
+    counts = np.bincount(classes[classes != UNKNOWN_CLASS], minlength=len(names))
+    best = int(counts.argmax())
+    return {name: names[best], f"{name}/share": float(counts[best] / max(counts.sum(), 1))}
 
 
 def columns(name: str, readout: Readout, values: Array) -> dict[str, list[Any]]:

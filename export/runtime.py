@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from export.manifest import FolderError, read_manifest
-from export.preprocess import ImagePipeline, Picture, PictureError, restore
+from export.preprocess import ImagePipeline, Picture, PictureError, Step, restore
 from export.table_rows import Rows, TablePipeline
 from mtl_core.errors import ArgumentError, UnknownNameError
 
@@ -115,9 +115,20 @@ class Predictor:
         Raises:
             ArgumentError: the model reads tables.
         """
+        for values, path in self.unrestored(pictures):
+            yield {name: self.restored(name, array, path) for name, array in values.items()}
+
+    def unrestored(
+        self, pictures: Iterable[Picture]
+    ) -> Iterator[tuple[dict[str, Array], list[Step]]]:
+        """The same with maps as the graph gives them, and the way that the picture went.
+
+        Raises:
+            ArgumentError: the model reads tables.
+        """
         if self.images is None:
             raise ArgumentError("pictures", "go to a model of images, use predict", self.kind)
-        held: list[tuple[Array, list[Any]]] = []
+        held: list[tuple[Array, list[Step]]] = []
         for number, picture in enumerate(pictures):
             named = isinstance(picture, str | Path)
             where = str(picture) if named else "the picture" if not number else f"picture {number}"
@@ -129,6 +140,37 @@ class Predictor:
                 held = []
         if held:
             yield from self._pictures(held)
+
+    def restored(self, name: str, values: Array, path: Sequence[Step]) -> Array:
+        """A prediction of one picture in the picture's own height and width, if it is a map.
+
+        Args:
+            name: of the task.
+            values: what the graph gives, (C,), (H, W) or (C, H, W).
+            path: of the picture.
+        """
+        if not self.entries[name]["dense"]:
+            return values
+        maps = restore(values, path)
+        return unit_length(maps) if self.labels.get(name, {}).get("kind") == "normals" else maps
+
+    def classes(self, values: Array, path: Sequence[Step]) -> NDArray[np.int32]:
+        """The likeliest class of every pixel (H, W) of a picture, -1 where nothing is known.
+
+        Equal to that of the restored probabilities, without holding all of them at once.
+
+        Args:
+            values: probabilities (C, h, w) as the graph gives them.
+            path: of the picture.
+        """
+        best = restore(values[0], path)
+        found = np.where(np.isnan(best), np.int32(-1), np.int32(0))
+        for k in range(1, len(values)):
+            plane = restore(values[k], path)
+            better = plane > best
+            np.copyto(best, plane, where=better)
+            found[better] = k
+        return found
 
     def predict_pieces(self, rows: Rows) -> Iterator[dict[str, Array]]:
         """Predictions of a table's rows, piece by piece, (N, C) by task.
@@ -206,17 +248,12 @@ class Predictor:
                 found[key] = plain[:size]
         return found
 
-    def _pictures(self, held: Sequence[tuple[Array, list[Any]]]) -> Iterator[dict[str, Array]]:
+    def _pictures(
+        self, held: Sequence[tuple[Array, list[Step]]]
+    ) -> Iterator[tuple[dict[str, Array], list[Step]]]:
         outputs = self.run({"image": np.stack([values for values, _ in held])})
         for i, (_, path) in enumerate(held):
-            single = {}
-            for name, values in outputs.items():
-                single[name] = values[i]
-                if self.entries[name]["dense"]:
-                    single[name] = restore(values[i], path)
-                    if self.labels.get(name, {}).get("kind") == "normals":
-                        single[name] = unit_length(single[name])
-            yield single
+            yield {name: values[i] for name, values in outputs.items()}, path
 
     def _check_size(self, values: Array, where: str) -> None:
         wanted = tuple(self.manifest["inputs"][0]["shape"][1:])

@@ -20,7 +20,7 @@ from toy_folder import (
 )
 
 from export.manifest import FolderError
-from export.preprocess import PictureError, UnreadablePictureError, resize
+from export.preprocess import PictureError, Step, UnreadablePictureError, resize
 from export.runtime import Predictor, open_graph, unit_length
 from export.table_files import TableError
 from mtl_core.errors import ArgumentError, UnknownNameError
@@ -68,6 +68,17 @@ def test_maps_return_in_the_size_of_the_picture(images):
     np.testing.assert_allclose(found["semseg"].sum(0), 1, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found["normals"], axis=0), 1, atol=1e-5)
     np.testing.assert_allclose(found["scene"], raw["scene"], atol=1e-5)
+
+
+def test_classes_are_those_of_the_restored_probabilities(images):
+    predictor = Predictor(images, tasks=["semseg"])
+    for size in [(60, 90), (24, 32), (3, 200)]:
+        ((raw, path),) = predictor.unrestored([picture(*size)])
+        expected = predictor.restored("semseg", raw["semseg"], path).argmax(0)
+        np.testing.assert_array_equal(predictor.classes(raw["semseg"], path), expected)
+    crop = [Step((40, 40), (24, 32), (8, 4))]
+    classes = predictor.classes(raw["semseg"], crop)
+    assert (classes >= 0).sum() == 24 * 32
 
 
 def test_files_pictures_and_arrays_are_one(images, tmp_path):
