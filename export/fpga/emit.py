@@ -122,6 +122,11 @@ def geometry(design: Design, macs: int = 256) -> Geometry:
     )
 
 
+def _part_bits(g: Geometry) -> int:
+    """Bits of the sum of one block's products."""
+    return g.act_bits + g.weight_bits + (g.block_in - 1).bit_length()
+
+
 def struct(name: str, g: Geometry) -> str:
     """The geometry as a C++ struct."""
     inverse, point = norms.inverse_width(g.dim)
@@ -136,6 +141,11 @@ def struct(name: str, g: Geometry) -> str:
         "    typedef ap_int<act_bits> act_t;",
         "    typedef ap_int<weight_bits> weight_t;",
         "    typedef ap_int<sum_bits> sum_t;",
+        "#ifdef __SYNTHESIS__",
+        f"    typedef ap_int<{_part_bits(g)}> part_t;  // products of one block",
+        "#else",
+        "    typedef int64_t part_t;  // native, for speed: it cannot overflow",
+        "#endif",
         f"    typedef int{g.stored_bits}_t stored_t;",
     ]
     for key in ("attention_factor", "gate_factor"):

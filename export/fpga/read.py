@@ -196,8 +196,23 @@ def _feed(where: str, block: Any, tasks: Sequence[str], scale: Floats) -> vit.ML
     )
 
 
+OUTSIDE = -64.0
+"""Logit of an expert outside of a task's window: its probability is nothing in any format."""
+
+
 def _gate(where: str, router: Router, task: str) -> vit.Dense:
-    """A task's router as one linear layer."""
+    """A task's router as one linear layer, experts outside of its window shut by their bias."""
+    layer = _logits(where, router, task)
+    windows = getattr(router, "task_windows", None) or {}
+    if task not in windows:
+        return layer
+    inside = np.zeros(router.num_experts, dtype=np.bool_)
+    inside[list(windows[task])] = True
+    weight = np.where(inside[:, None], layer.weight, 0.0)
+    return vit.Dense(weight, np.where(inside, layer.bias, OUTSIDE))
+
+
+def _logits(where: str, router: Router, task: str) -> vit.Dense:
     if isinstance(router, PerTaskRouter):
         return _dense(where, router.gate(task))
     if isinstance(router, SingleRouter):

@@ -22,11 +22,15 @@ inline void block_sums(const X* x, const typename C::weight_t* w, typename C::su
 #pragma HLS PIPELINE II = 1
         for (int o = 0; o < C::block_out; ++o) {
 #pragma HLS UNROLL
+            typename C::part_t part = 0;
             for (int i = 0; i < C::block_in; ++i) {
 #pragma HLS UNROLL
                 const int at = ib * C::block_in + i;
-                if (at < IN) sums[o] += x[at] * w[(ib * C::block_out + o) * C::block_in + i];
+                if (at >= IN) continue;
+                typedef typename C::part_t part_t;
+                part += part_t(x[at]) * part_t(w[(ib * C::block_out + o) * C::block_in + i]);
             }
+            sums[o] += part;
         }
     }
 }

@@ -47,6 +47,7 @@ def compare(network, task, run):
         {"gate_input_ahead": True, "gate_norm": "topk"},
         {"routing": "conditioned", "task_width": 6},
         {"routing": "single", "experts": "upcycle"},
+        {"task_windows": {"normals": (1, 3, 0)}},
         {"moe_layers": (0, 1), "model_args": {**SHAPE, "init_values": 0.3, "reg_tokens": 2}},
         {"model_args": {**SHAPE, "qkv_bias": False, "no_embed_class": True}},
     ],
