@@ -79,6 +79,16 @@ def test_kernels_are_those_of_pillow(kernel, flag):
                 assert difference.max() <= bound
 
 
+def test_the_linear_kernel_is_opencvs_bit_by_bit():
+    """A level in an eighth of all values moved the depth of a small network by half a percent."""
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        *source, height, width = (int(n) for n in rng.integers(1, 60, 4))
+        noise = rng.integers(0, 256, (*source, 3)).astype(np.uint8)
+        expected = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(resize(noise, (height, width)), expected)
+
+
 def test_opencv_and_pillow_are_different_functions():
     """Why the kernel is written down: mistaking one for the other costs many grey levels."""
     noise = RNG.integers(0, 256, (96, 128, 3)).astype(np.uint8)
