@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from export.__main__ import VERBS
 from mtl_vision.__main__ import main
 
 ROOT = Path(__file__).parents[1]
+MODULES = {"mtl_vision", "mtl_tabular", "export"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -40,22 +42,29 @@ def test_yaml_parses(text):
     assert yaml.safe_load(text) is not None
 
 
+def module_at(words: list[str]) -> int | None:
+    """Where a command names one of our programs behind ``-m``."""
+    pairs = enumerate(pairwise(words), 1)
+    return next((i for i, (flag, word) in pairs if flag == "-m" and word in MODULES), None)
+
+
 def commands() -> list:
     found = []
     for block in blocks("bash"):
         for line in block.values[0].replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if any(word in ("mtl_vision", "mtl_tabular") for word in words):
+            if module_at(words) is not None:
                 found.append(pytest.param(words, id=" ".join(words)[-70:]))
     return found
 
 
 @pytest.mark.parametrize("words", commands())
 def test_commands_name_files_and_verbs_that_exist(words):
-    (module,) = {"mtl_vision", "mtl_tabular"} & set(words)
-    rest = words[words.index(module) + 1 :]
+    at = module_at(words)
+    module, rest = words[at], words[at + 1 :]
     verbs = {"fit", "validate", "test", "predict", "baselines", "sweep", "profile"}
-    assert rest[0] in verbs | ({"bench", "boost"} if module == "mtl_tabular" else set())
+    verbs |= {"bench", "boost"} if module == "mtl_tabular" else set()
+    assert rest[0] in (VERBS if module == "export" else verbs)
     for flag, value in pairwise(rest):
         if flag == "-c" and value.startswith("configs/"):
             assert (ROOT / value).is_file(), value

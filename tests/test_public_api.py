@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import export
 import mtl_core
 import mtl_tabular
 import mtl_vision
@@ -28,7 +29,7 @@ def modules(package) -> list[str]:
     return [name for name in found if not name.endswith("__main__")]
 
 
-ALL = modules(mtl_core) + modules(mtl_vision) + modules(mtl_tabular)
+ALL = modules(mtl_core) + modules(mtl_vision) + modules(mtl_tabular) + modules(export)
 
 
 def path_of(name: str) -> Path:
@@ -140,7 +141,7 @@ def test_no_silenced_checkers_or_swallowed_errors():
     found = []
     for path in [
         p
-        for package in ("mtl_core", "mtl_vision", "mtl_tabular")
+        for package in ("mtl_core", "mtl_vision", "mtl_tabular", "export")
         for p in (ROOT / package).rglob("*.py")
     ]:
         found += [
