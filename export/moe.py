@@ -70,12 +70,8 @@ class MoESettings:
         if isinstance(self.keep, str):
             if self.keep != "window":
                 raise UnknownNameError("keep", self.keep, ["window"])
-        elif self.keep is not None:
-            if self.keep < 1:
-                raise ArgumentError("keep", "be 'window' or at least 1", self.keep)
-            if self.ranking is None:
-                rule = "be given to keep a number of experts, see export.prune.rank_experts"
-                raise ArgumentError("ranking", rule, None)
+        elif self.keep is not None and self.keep < 1:
+            raise ArgumentError("keep", "be 'window' or at least 1", self.keep)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,17 @@ class Task(ABC):
         self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
     ) -> None:
         """Add labelled samples to `metrics`: activated float32 predictions, targets, mask."""
-        metrics.update(self.activate(prediction.float()), target, valid=valid)
+        self.score(metrics, self.activate(prediction.float()), target, valid)
+
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
+    ) -> None:
+        """The same for predictions that are activated already, as exported models give them.
+
+        A task whose metrics take something else overrides this method, and `update` only where
+        activation would cost digits.
+        """
+        metrics.update(activated, target, valid=valid)
 
     def readout(self) -> dict[str, Any]:
         """How to read activated predictions outside of the suite, as JSON holds it.

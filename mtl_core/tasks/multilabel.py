@@ -76,11 +76,11 @@ class MultiLabel(Task):
             "threshold": 0.5,
         }
 
-    def update(
-        self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
     ) -> None:
         """Score known labels; unsigned and boolean targets are widened, so that -1 exists."""
-        metrics.update(self.activate(prediction.float()), target.long())
+        metrics.update(activated, target.long())
 
     def check(self, target: Tensor) -> None:
         """Targets must be -1, 0 or 1."""

@@ -91,11 +91,10 @@ class Regression(Task):
         """Numbers (D) in the target's unit."""
         return {"kind": "regression", "activation": "destandardised", "unit": "target"}
 
-    def update(
-        self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
     ) -> None:
         """Score valid entries only."""
-        activated = self.activate(prediction.float())
         metrics.update(activated[valid], target.float().reshape(valid.shape)[valid])
 
     def check(self, target: Tensor) -> None:

@@ -81,11 +81,11 @@ class BinaryTarget(TargetColumn):
         """Probability of the second class, (B, 1)."""
         return prediction.sigmoid()
 
-    def update(
-        self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
     ) -> None:
         """Score probabilities (B, 2)."""
-        positive = self.activate(prediction.float()).reshape(-1)
+        positive = activated.reshape(-1)
         probabilities = torch.stack([1 - positive, positive], 1)
         for name, metric in metrics.items():
             metric.update(positive if name == "accuracy" else probabilities, target.long())

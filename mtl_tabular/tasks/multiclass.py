@@ -82,11 +82,11 @@ class MulticlassTarget(TargetColumn):
         """Class probabilities (B, K)."""
         return prediction.softmax(1)
 
-    def update(
-        self, metrics: MetricCollection, prediction: Tensor, target: Tensor, valid: Tensor
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
     ) -> None:
         """Score probabilities (B, K)."""
-        metrics.update(self.activate(prediction.float()), target)
+        metrics.update(activated, target)
 
     def check(self, target: Tensor) -> None:
         """Targets must be integers in 0..K-1."""

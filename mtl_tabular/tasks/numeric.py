@@ -127,6 +127,14 @@ class NumericTarget(TargetColumn, Regression):
         centred = target.float().reshape(valid.shape) - self.mean
         metrics.update((prediction.float() * self.std)[valid], centred[valid])
 
+    def score(
+        self, metrics: MetricCollection, activated: Tensor, target: Tensor, valid: Tensor
+    ) -> None:
+        """The same from predictions (B, 1) in the target's unit."""
+        centred = target.double().reshape(valid.shape) - self.mean
+        predicted = activated.double() - self.mean
+        metrics.update(predicted[valid].float(), centred[valid].float())
+
     def decode(self, activated: Tensor) -> NDArray[Any]:
         """The number itself."""
         decoded: NDArray[Any] = activated.reshape(-1).double().cpu().numpy()

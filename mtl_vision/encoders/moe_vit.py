@@ -233,7 +233,7 @@ class MoEViT(TimmEncoder):
         which: Which = tasks[0]
         if count > 1:
             places = torch.tensor([self.tasks.index(name) for name in tasks])
-            samples = len(waiting.tokens)
+            samples = waiting.tokens.shape[0]
             which = places.to(waiting.tokens.device).repeat_interleave(samples)
             waiting = waiting.repeated(count)
         first = self.moe_layers[0]
@@ -248,14 +248,14 @@ class MoEViT(TimmEncoder):
             taps[i] = x
         final = model.norm(x)
         taps[self.indices[-1]] = final
-        parts = {i: taps[i].chunk(count) for i in self.indices if i in taps}
+        parts = {i: _by_task(taps[i], count) for i in self.indices if i in taps}
         return [
             Features(
                 maps=[
                     self._map(parts[i][t] if i in parts else shared[i], size) for i in self.indices
                 ],
                 size=size,
-                tokens=final.chunk(count)[t],
+                tokens=_by_task(final, count)[t],
                 aux=self._aux(records, t, count),
             )
             for t in range(count)
@@ -265,7 +265,7 @@ class MoEViT(TimmEncoder):
         """Patch tokens (B, N, D) as a map (B, D, h, w)."""
         height, width = self.model.patch_embed.dynamic_feat_size(size)
         patches = tokens[:, tokens.shape[1] - height * width :]
-        return patches.transpose(1, 2).reshape(len(tokens), -1, height, width)
+        return patches.transpose(1, 2).reshape(tokens.shape[0], -1, height, width)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         if self.model.grad_checkpointing and self.training and torch.is_grad_enabled():
@@ -348,6 +348,11 @@ class MoEViT(TimmEncoder):
         for m in router.modules():
             if isinstance(m, nn.Linear) and m.out_features == router.num_experts:
                 m.weight.copy_(tie_columns(m.weight.t(), router.top_k).t())
+
+
+def _by_task(tokens: Tensor, count: int) -> Sequence[Tensor]:
+    """Equal parts of a batch; graphs of one task keep their batch free only if nothing is cut."""
+    return tokens.chunk(count) if count > 1 else (tokens,)
 
 
 def _names(tasks: Sequence[TaskName]) -> tuple[TaskName, ...]:
