@@ -1,8 +1,8 @@
 """Decibels, routing and bits of fixed-point designs at the sizes of docs/fpga.md.
 
 ``python benchmarks/fpga.py layer`` takes single layers of experts, ``encoder`` the whole encoder of
-Edge-MoE (12 blocks, 129 tokens) with random weights, ``trained CKPT`` a trained network on random
-or validation pictures. Needs g++ and hls4ml's headers.
+Edge-MoE (12 blocks, 129 tokens) with random weights, and ``trained CKPT`` a trained network on
+eight pictures. The first two need g++ and hls4ml's headers.
 """
 
 import sys
@@ -130,11 +130,11 @@ def encoders():
     whole(vit, "seg", pictures)
 
 
-def whole(vit, task, pictures, tasks=None):
+def whole(vit, task, pictures):
     pixels = floats.patches(pictures, vit.patch)
     exact, routes = floats.forward(pixels[-1], vit, task)
     for act, weight in FORMATS[1:4]:
-        made = design(vit, tasks or (task,), Widths(act, weight), pictures[:-1])
+        made = design(vit, (task,), Widths(act, weight), pictures[:-1])
         start = time.perf_counter()
         tokens, routed = encode(pixels[-1], made.encoder, task)
         model = time.perf_counter() - start
@@ -180,9 +180,20 @@ def trained(path):
     tasks = tuple(given.source.tasks)
     vit = read_vit(given.source.network, tasks, given.mean, given.std)
     print(given.origin, vit.tokens, vit.dim, len(vit.blocks))
-    for task in tasks:
-        print(task)
-        whole(vit, task, given.images, tasks)
+    pixels = floats.patches(given.images[-4:], vit.patch)
+    for act, weight in FORMATS[1:4]:
+        made = design(vit, tasks, Widths(act, weight), given.images[:-4])
+        for task in tasks:
+            exact, found, kept = [], [], []
+            for image in pixels:
+                tokens, routed = encode(image, made.encoder, task)
+                wanted, routes = floats.forward(image, vit, task)
+                exact.append(wanted)
+                found.append(made.output.value(tokens))
+                pairs = zip(routes, routed, strict=True)
+                kept += [csim.routing_kept(a, b.experts) for a, b in pairs]
+            decibels = csim.sqnr(np.stack(exact), np.stack(found))
+            print(f"{act}/{weight} {task}: {decibels:.1f} dB, {np.mean(kept):.2%} kept", flush=True)
 
 
 if __name__ == "__main__":

@@ -279,7 +279,8 @@ def show(report: Report, out: Path, given: Given) -> None:
             routing = "" if kept is None else f", {kept:.1%} of tokens keep their experts"
             console.print(
                 f"C simulation of {task}: {entry['bit_exact']:.2%} bit-exact, "
-                f"{entry['sqnr_db']:.1f} dB{routing}"
+                f"{entry['sqnr_db']:.1f} dB{routing}",
+                soft_wrap=True,
             )
     for text in report.failures:
-        console.print(f"failed: {text}", style="red")
+        console.print(f"failed: {text}", style="red", soft_wrap=True)

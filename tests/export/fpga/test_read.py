@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from export.fpga import vit as floats
+from export.fpga.layers import Shape, analytic_macs
 from export.fpga.read import UnsupportedLayerError, read_vit
 from mtl_vision.decoders import PUPDecoder
 from mtl_vision.encoders import MoEViT, TimmEncoder
@@ -56,6 +58,16 @@ def test_floats_are_those_of_torch(changes):
     network = routed(**changes)
     vit = compare(network, "normals", lambda x: network.encoder(x, "normals"))
     assert len(vit.mixtures) == len(network.encoder.moe_layers)
+
+
+def test_products_are_those_that_torch_counts():
+    torch.manual_seed(0)
+    encoder = partial(TimmEncoder, NAME, img_size=(32, 48), model_args=dict(SHAPE))
+    network = HardSharing(TASKS, encoder=encoder, decoder=DECODER).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.encoder(torch.zeros(1, 3, 32, 48))
+    sizes = Shape(7, 24, 2, 2, 48, (), 1, 1, 1, patches=6, patch_inputs=768)
+    assert counter.get_total_flops() == 2 * analytic_macs(sizes)
 
 
 def test_vits_without_experts_are_read_too():
