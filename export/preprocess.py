@@ -187,10 +187,13 @@ def _apply(values: Array, taps: Taps, axis: int) -> Array:
     shape = [1] * values.ndim
     shape[axis] = len(indices)
     factors = weights.astype(np.float32)
-    total = values.take(indices[:, 0], axis) * factors[:, 0].reshape(shape)
+    total = np.multiply(values.take(indices[:, 0], axis), factors[:, 0].reshape(shape))
     for k in range(1, indices.shape[1]):
         if factors[:, k].any():
-            total += values.take(indices[:, k], axis) * factors[:, k].reshape(shape)
+            part = values.take(indices[:, k], axis)
+            whole = part.dtype == np.uint8
+            part = np.multiply(part, factors[:, k].reshape(shape), out=None if whole else part)
+            total += part
     return total
 
 
@@ -375,8 +378,11 @@ def restore(maps: Array, path: Sequence[Step]) -> Array:
     planes = maps.reshape(-1, *maps.shape[-2:])
     for step in reversed(path):
         if step.corner is None:
-            rows_last = planes.transpose(1, 2, 0)
-            planes = resize(rows_last, step.before, "linear").transpose(2, 0, 1)
+            if step.before != step.after:
+                whole = np.empty((len(planes), *step.before), np.float32)
+                for plane, enlarged in zip(planes, whole, strict=True):
+                    enlarged[:] = resize(plane, step.before)
+                planes = whole
             continue
         top, left = step.corner
         if step.after[0] <= step.before[0] and step.after[1] <= step.before[1]:

@@ -1,6 +1,7 @@
 """Predictions as pictures and as words, by what ``labels.json`` says of their task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,30 +38,39 @@ def draw(readout: Readout, values: Array) -> Picture:
         readout: the task's entry of ``labels.json``.
         values: activated prediction (C, H, W) or (H, W).
     """
-    planes = values.astype(np.float32, copy=False)
-    planes = planes if planes.ndim == 3 else planes[None]
+    planes = values if values.ndim == 3 else values[None]
+    limits = _limits(planes[0], positive=readout.get("kind") == "depth")
+    return _by_rows(planes.shape[1:], lambda rows: _draw_rows(readout, planes[:, rows], limits))
+
+
+def _draw_rows(readout: Readout, planes: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
+    """Some rows of a picture, and where nothing is known."""
     unknown = np.asarray(np.isnan(planes).any(0))
     kind = readout.get("kind")
     if kind == "segmentation":
-        return draw_classes(readout, np.where(unknown, UNKNOWN_CLASS, planes.argmax(0)))
+        colours = np.array(readout["palette"], np.uint8)
+        return colours[np.where(unknown, 0, planes.argmax(0))], unknown
     if kind == "normals":
-        picture = ((planes.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
+        picture = ((planes.transpose(1, 2, 0).astype(np.float32) + 1) * 127.5).round()
         unknown |= ~planes.any(0)
-        return _stripe(np.nan_to_num(picture).astype(np.uint8), unknown)
-    plane = planes[0]
+        return np.nan_to_num(picture).clip(0, 255).astype(np.uint8), unknown
+    plane = planes[0].astype(np.float32)
     if kind == "depth":
         unknown |= ~(plane > 0)
-        return _stripe(_depth_colours(_rescaled(plane, ~unknown)), unknown)
-    level = plane if kind in ("boundary", "saliency") else _rescaled(plane, ~unknown)
-    grey = (np.nan_to_num(level) * 255).round().clip(0, 255).astype(np.uint8)
-    return _stripe(np.repeat(grey[..., None], 3, 2), unknown)
+        return _depth_colours()[_levels(plane, limits)], unknown
+    level = _levels(plane, (0.0, 1.0) if kind in ("boundary", "saliency") else limits)
+    return np.repeat(level[..., None], 3, 2), unknown
 
 
 def draw_classes(readout: Readout, classes: Array) -> Picture:
     """Classes (H, W) in their colours; where nothing is known (`UNKNOWN_CLASS`), stripes."""
-    unknown = np.asarray(classes == UNKNOWN_CLASS)
     colours = np.array(readout["palette"], np.uint8)
-    return _stripe(colours[np.where(unknown, 0, classes)], unknown)
+
+    def some(rows: slice) -> tuple[Array, Array]:
+        unknown = classes[rows] == UNKNOWN_CLASS
+        return colours[np.where(unknown, 0, classes[rows])], np.asarray(unknown)
+
+    return _by_rows(classes.shape, some)
 
 
 def summary(name: str, readout: Readout, values: Array) -> Row:
@@ -91,9 +101,9 @@ def summary(name: str, readout: Readout, values: Array) -> Row:
     channels = values if values.ndim == 3 else values[None]
     for i, channel in enumerate(channels):
         prefix = name if len(channels) == 1 else f"{name}/{i}"
-        row[f"{prefix}/mean"] = float(np.nanmean(channel))
-        row[f"{prefix}/min"] = float(np.nanmin(channel))
-        row[f"{prefix}/max"] = float(np.nanmax(channel))
+        known = channel[~np.isnan(channel)] if np.isnan(channel).any() else channel
+        for statistic in ("mean", "min", "max"):
+            row[f"{prefix}/{statistic}"] = float(getattr(known, statistic)())
     return row
 
 
@@ -136,25 +146,44 @@ def short(value: str | float | int) -> str | int:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _rescaled(plane: Array, known: Array) -> Array:
-    """Values in [0, 1] from the smallest to the largest known one."""
-    if not known.any():
-        return np.zeros_like(plane)
-    low, high = float(plane[known].min()), float(plane[known].max())
-    return np.clip((np.where(known, plane, low) - low) / max(high - low, 1e-12), 0, 1)
+def _limits(plane: Array, *, positive: bool) -> tuple[float, float]:
+    """Smallest and largest value that is known, or known and positive; (0, 1) if none is."""
+    known = plane[plane > 0 if positive else ~np.isnan(plane)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
-def _depth_colours(level: Array) -> Picture:
-    place = np.linspace(0, 1, len(_DEPTH))
-    channels = [np.interp(level, place, column) for column in zip(*_DEPTH, strict=True)]
+def _levels(plane: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Values between two limits as 0 to 255."""
+    level = (plane - np.float32(limits[0])) * np.float32(255 / max(limits[1] - limits[0], 1e-12))
+    return np.nan_to_num(level).round().clip(0, 255).astype(np.uint8)
+
+
+@cache
+def _depth_colours() -> Picture:
+    """Colours (256, 3) from near to far."""
+    at = np.linspace(0, len(_DEPTH) - 1, 256)
+    channels = [np.interp(at, range(len(_DEPTH)), column) for column in zip(*_DEPTH, strict=True)]
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def _stripe(picture: Picture, where: Array) -> Picture:
-    """Diagonal stripes on the pixels of a mask; their width follows the picture's size."""
-    if not where.any():
-        return picture
-    row, column = np.indices(where.shape)
-    width = max(2, min(where.shape) // 24)
-    stripe = np.where(((row + column) // width % 2)[..., None], *STRIPES).astype(np.uint8)
-    return np.where(where[..., None], stripe, picture)
+def _by_rows(
+    size: tuple[int, ...], some: Callable[[slice], tuple[Array, Array]], rows: int = 128
+) -> Picture:
+    """A picture put together of pieces, with diagonal stripes where nothing is known.
+
+    Args:
+        size: height and width.
+        some: colours (r, W, 3) and unknown pixels (r, W) of a slice of rows.
+        rows: at most so many at once, to bound the memory that large pictures take.
+    """
+    picture = np.empty((size[0], size[1], 3), np.uint8)
+    width = max(2, min(size[0], size[1]) // 24)
+    for start in range(0, size[0], rows):
+        part = slice(start, min(start + rows, size[0]))
+        colours, unknown = some(part)
+        picture[part] = colours
+        if unknown.any():
+            row, column = np.nonzero(unknown)
+            stripe = np.array(STRIPES, np.uint8)[1 - (row + start + column) // width % 2]
+            picture[row + start, column] = stripe
+    return picture

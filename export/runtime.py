@@ -347,6 +347,6 @@ def _feed(
 
 def unit_length(normals: Array) -> Array:
     """Vectors (3, H, W) brought to length 1; those shorter than 1e-12 stay as they are."""
-    length = np.sqrt((normals.astype(np.float32) ** 2).sum(0))
+    length = np.sqrt(np.einsum("chw,chw->hw", normals, normals))
     result: Array = normals / np.maximum(length, 1e-12)
     return result
