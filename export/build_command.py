@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--allow-batch-dependence", action="store_true", help="samples may see each other")
     add("--no-metrics", action="store_true", help="do not score the validation split")
     add("--metric-samples", type=int, help="score at most so many samples")
+    add("--target", default="onnx", choices=("onnx", "fpga"), help="fpga: a fixed-point design too")
     return made
 
 
@@ -89,6 +90,8 @@ def main(words: Sequence[str]) -> int:
     given = parser().parse_args(words)
     chosen = settings(given)
     if is_boosted(given.source):
+        if given.target == "fpga":
+            raise ArgumentError("--target", "be onnx for boosted models", given.target)
         from export.trees_build import build_trees
 
         manifest = build_trees(given.source, given.out)
@@ -97,6 +100,12 @@ def main(words: Sequence[str]) -> int:
 
         manifest = build(given.source, given.out, chosen)
     show(manifest, given.out)
+    if given.target == "fpga":
+        from export.fpga.command import for_build
+
+        words = [word for task in chosen.tasks or () for word in ("--task", task)]
+        words += ["--config", str(given.config)] if given.config else []
+        return for_build(given.source, given.out, words)
     return 0
 
 

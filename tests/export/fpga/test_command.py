@@ -94,6 +94,24 @@ def test_an_exported_folder_gets_its_design_and_stays_sealed(exported, hub, caps
     verify(exported)
 
 
+def test_build_reaches_the_design_by_its_target(hub, exported, monkeypatch, tmp_path, capsys):
+    def built(source, out, chosen):
+        assert (source, chosen.tasks) == (hub, ("depth",))
+        shutil.copytree(exported, out)
+        return read_manifest(out)
+
+    monkeypatch.setattr("export.build.build", built)
+    out = tmp_path / "new"
+    words = ["build", str(hub), "--out", str(out), "--tasks", "depth", "--target", "fpga"]
+    assert main(words) == 0
+    assert "lower bound for the stated device" in capsys.readouterr().out
+    verify(out)
+    (tmp_path / "model.json").write_text("{}")
+    words = ["build", str(tmp_path / "model.json"), "--out", str(tmp_path / "x")]
+    assert main([*words, "--target", "fpga"]) == 2
+    assert "--target must be onnx" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not TOOLS, reason="no g++, or no ap_fixed headers (hls4ml)")
 def test_a_checkpoint_is_simulated_bit_by_bit(hub, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CXXFLAGS", "-O0")
