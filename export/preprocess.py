@@ -167,7 +167,8 @@ def _linear_bytes(values: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     rows = [
         (np.take(columns, indices[k], 0) >> 4) * weights[k].reshape(shape) >> 16 for k in (0, 1)
     ]
-    return ((rows[0] + rows[1] + 2) >> 2).astype(np.uint8)
+    rounded: NDArray[np.uint8] = ((rows[0] + rows[1] + 2) >> 2).astype(np.uint8)
+    return rounded
 
 
 def _fixed_taps(length: int, wanted: int, *, rest: bool) -> tuple[Array, Array]:

@@ -155,7 +155,8 @@ def _limits(plane: Array, *, positive: bool) -> tuple[float, float]:
 def _levels(plane: Array, limits: tuple[float, float]) -> NDArray[np.uint8]:
     """Values between two limits as 0 to 255."""
     level = (plane - np.float32(limits[0])) * np.float32(255 / max(limits[1] - limits[0], 1e-12))
-    return np.nan_to_num(level).round().clip(0, 255).astype(np.uint8)
+    whole: Picture = np.nan_to_num(level).round().clip(0, 255).astype(np.uint8)
+    return whole
 
 
 @cache
