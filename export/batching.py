@@ -6,13 +6,16 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from export.graph import ExportNetwork
+from export.moe_forms import CapacityMoE
 from export.parity import NEAR_TIE, Array, compare, routing_margins
 from export.samples import InputSpec
 from mtl_core.errors import MTLError
+from mtl_core.moe import RouterOut
 from mtl_core.nn import MultiTaskNetwork
-from mtl_core.types import TaskName
+from mtl_core.types import Inputs, TaskName
 
 DEPENDENCE = 1e-4
 """Difference, relative to the largest prediction or 1, that rounding does not explain."""
@@ -67,8 +70,10 @@ def near_ties(
     tasks: Sequence[TaskName],
     margin: float,
     batch: Mapping[str, Array],
+    *,
+    converted: MultiTaskNetwork | None = None,
 ) -> NDArray[np.bool_]:
-    """Which samples (B,) of a batch hang on rounding between two experts.
+    """Which samples (B,) of a batch hang on rounding between two experts, or tokens for a place.
 
     Args:
         network: with routers, or without.
@@ -76,10 +81,49 @@ def near_ties(
         tasks: that are run.
         margin: below which rounding decides.
         batch: as graphs take it.
+        converted: the network in the form of the graph, whose experts may have a number of places.
     """
-    margins = routing_margins(network, spec.tensors(batch), tasks)
+    inputs = spec.tensors(batch)
+    margins = routing_margins(network, inputs, tasks)
+    if converted is not None:
+        margins = torch.minimum(margins, place_margins(converted, inputs, tasks))
     near: NDArray[np.bool_] = (margins < margin).numpy()
     return near
+
+
+def place_margins(network: MultiTaskNetwork, inputs: Inputs, tasks: Sequence[TaskName]) -> Tensor:
+    """Smallest margin between the last token that finds a place and the first that does not, (B,).
+
+    Args:
+        network: with experts that have places for the tokens of largest gates
+            (`export.moe_forms.CapacityMoE`); without any, margins are infinite.
+        inputs: as the network takes them.
+        tasks: to run.
+    """
+    first = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
+    found = [torch.full((len(first),), float("inf"))]
+
+    def watch(layer: nn.Module, _: object, out: tuple[Tensor, RouterOut]) -> None:
+        assert isinstance(layer, CapacityMoE)
+        weights = layer.weights(out[1])
+        size = layer.places(weights.shape[1])
+        if size < weights.shape[1]:
+            queued = layer.chosen(out[1]).sum(-2) > 0
+            ranked = torch.where(queued, weights, -1.0).sort(1, descending=True).values
+            last, left = ranked[:, size - 1], ranked[:, size]
+            found.append(torch.where(left >= 0, last - left, float("inf")).amin(1))
+
+    layers = [layer for layer in network.modules() if isinstance(layer, CapacityMoE)]
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        with torch.no_grad():
+            for task in tasks:
+                if layers:
+                    network(inputs, tasks=[task])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found).amin(0)
 
 
 def repeat(samples: Mapping[str, Array], count: int) -> dict[str, Array]:

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 
 from export.batching import check_batching, near_ties, repeat
-from export.card import model_card
 from export.describe import model_entry, producer, refuse_leaks, task_entries, today
+from export.evaluate import MetricTable, evaluate
 from export.graph import ExportNetwork
 from export.manifest import read_manifest, seal, staged, verify
-from export.moe import convert
-from export.onnx import EXAMPLE_BATCH, GraphReport, write_graph
 from export.parity import NEAR_TIE, TOLERANCE, Array, Parity, compare, runner
+from export.prune import check_loss
+from export.quantize import quantize
 from export.samples import InputSpec, draw, input_spec
 from export.settings import SINGLE_FILE_BYTES, BuildSettings
 from export.source import Source, load_source
+from export.task_graphs import TaskGraph, export_module, write_graphs
 from export.weights import share_weights
 from mtl_core.errors import ArgumentError, MTLError
-from mtl_core.moe import Router
 from mtl_core.types import TaskName
 
 BATCHES = (1, 2, 3, 7)
@@ -50,17 +50,6 @@ class ParityError(MTLError, ArithmeticError):
             "records it in the manifest instead."
         )
         self.drift = list(drift)
-
-
-@dataclass
-class _Graph:
-    """One graph while a folder is being built."""
-
-    file: str
-    module: ExportNetwork
-    exact: bool
-    layers: list[dict[str, Any]]
-    report: GraphReport
 
 
 @dataclass
@@ -110,10 +99,10 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         raise ArgumentError("tasks", "name at least one task", settings.tasks)
     spec = input_spec(source, settings.size)
     samples, origin = draw(source, spec, max(BATCHES))
-    whole = _module(network, names, spec)
+    whole = export_module(network, names, spec)
     if not settings.allow_batch_dependence:
         check_batching(whole, spec, samples)
-    graphs = _write(source, names, spec, samples, work, settings)
+    graphs = write_graphs(source, names, spec, samples, work, settings)
     paths = {key: work / graph.file for key, graph in graphs.items()}
     weight_bytes = sum(graph.report.weight_bytes for graph in graphs.values())
     single = settings.single_file
@@ -126,9 +115,11 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         raise ParityError(checked.drift)
     golden = repeat(samples, settings.batch or GOLDEN)
     (work / "golden").mkdir()
-    np.savez_compressed(work / "golden/inputs.npz", **golden)
-    np.savez_compressed(work / "golden/outputs.npz", **runner(paths)(golden))
+    arrays: dict[str, Any] = {"inputs": golden, "outputs": runner(paths)(golden)}
+    for name, held in arrays.items():
+        np.savez_compressed(work / "golden" / f"{name}.npz", **held)
     metrics = _metrics(source, paths, settings)
+    drop = _lost(source, whole, metrics, settings)
     reports = {
         "parity": {"samples": origin, "tolerance": TOLERANCE, "tasks": checked.report},
         "ops": [asdict(graph.report) for graph in graphs.values()],
@@ -149,7 +140,7 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         "moe": layers or None,
         "parity": {name: parity.as_dict() for name, parity in checked.parity.items()},
         "metrics": metrics,
-        "drop": None,
+        "drop": drop,
     }
     manifest: dict[str, Any] = {
         "producer": producer(opset=first.opset, ir=first.ir),
@@ -171,64 +162,12 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         "drift": checked.drift,
         "created": today(),
     }
-    (work / "README.md").write_text(model_card(manifest), encoding="utf-8")
     seal(work, manifest)
     _quantize(source, work, settings)
 
 
-def _module(network: Any, names: Sequence[TaskName], spec: InputSpec) -> ExportNetwork:
-    return ExportNetwork(network, names, inputs=spec.names, mean=spec.mean, std=spec.std)
-
-
-def _write(
-    source: Source,
-    names: Sequence[TaskName],
-    spec: InputSpec,
-    samples: Mapping[str, Array],
-    work: Path,
-    settings: BuildSettings,
-) -> dict[TaskName, _Graph]:
-    """The graphs, each with its weights inside."""
-    network = source.network
-    routed = any(isinstance(module, Router) for module in network.modules())
-    if settings.layout == "all" and routed:
-        raise ArgumentError(
-            "layout",
-            "be per-task for a network with experts: from the first such layer on every task has "
-            "tokens of its own, so one graph of all tasks would hold the encoder once a task",
-            settings.layout,
-        )
-    example = repeat(samples, settings.batch or EXAMPLE_BATCH)
-    tensors = {name: torch.from_numpy(value) for name, value in example.items()}
-    wanted = {name: [name] for name in names} if settings.layout == "per-task" else {"*": names}
-    graphs: dict[TaskName, _Graph] = {}
-    for key, held in wanted.items():
-        layers: list[dict[str, Any]] = []
-        held_network = network
-        if routed:
-            converted = convert(network, key, settings.experts)
-            held_network, layers = converted.network, converted.layers
-        module = _module(held_network, held, spec)
-        file = "model.onnx" if key == "*" else f"{key}.onnx"
-        report = write_graph(
-            module,
-            tensors,
-            list(held),
-            work / file,
-            opset=settings.opset,
-            static_batch=settings.batch,
-            profile=settings.profile,
-        )
-        dropping = {layer["form"] for layer in layers} & {"capacity", "sorted"}
-        exact = not (dropping and settings.capacity_factor) and not isinstance(
-            settings.keep_experts, int
-        )
-        graphs[key] = _Graph(file, module, exact, layers, report)
-    return graphs
-
-
 def _compare(
-    graphs: Mapping[TaskName, _Graph],
+    graphs: Mapping[TaskName, TaskGraph],
     paths: Mapping[TaskName, Path],
     whole: ExportNetwork,
     spec: InputSpec,
@@ -242,7 +181,10 @@ def _compare(
     full = _outputs(whole)(batches[-1])
     for key, graph in graphs.items():
         run = runner({key: paths[key]})
-        ties = partial(near_ties, whole.network, spec, graph.module.names, NEAR_TIE)
+        names = graph.module.names
+        ties = partial(
+            near_ties, whole.network, spec, names, NEAR_TIE, converted=graph.module.network
+        )
         own = partial(_precise, graph.module)
         parities = compare(run, _outputs(graph.module), batches, near_ties=ties, precise=own)
         isolated = compare(
@@ -305,30 +247,55 @@ def _inputs(spec: InputSpec, batch: int | None) -> list[dict[str, Any]]:
 
 def _metrics(
     source: Source, paths: Mapping[TaskName, Path], settings: BuildSettings
-) -> dict[TaskName, dict[str, float | None]] | None:
+) -> MetricTable | None:
     """Task metrics of the graphs over the validation split; None where there is none."""
-    if source.data is None or not settings.metrics or settings.batch:
+    if source.data is None or not settings.metrics:
         return None
-    from export.evaluate import evaluate
+    run = runner(paths)
+    size = settings.batch
 
-    found = evaluate(runner(paths), source, limit=settings.metric_samples)
+    def padded(batch: Mapping[str, Array]) -> dict[TaskName, Array]:
+        count = len(next(iter(batch.values())))
+        whole = run(repeat(batch, size) if size else batch)
+        return {name: value[:count] for name, value in whole.items()}
+
+    found = evaluate(padded, source, limit=settings.metric_samples, batch=size or 8)
     return {
-        task: {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        task: {name: value for name, value in scores.items() if math.isfinite(value)}
         for task, scores in found.items()
     }
+
+
+def _lost(
+    source: Source,
+    whole: ExportNetwork,
+    metrics: MetricTable | None,
+    settings: BuildSettings,
+) -> dict[TaskName, float] | None:
+    """What removing experts costs in primary metrics; None where none was removed inexactly."""
+    if not isinstance(settings.keep_experts, int):
+        return None
+    if metrics is None:
+        raise ArgumentError(
+            "--keep-experts",
+            "be 'window' where nothing is scored: removing used experts needs the data module of "
+            "the run and its metrics",
+            settings.keep_experts,
+        )
+    before = evaluate(_outputs(whole), source, limit=settings.metric_samples)
+    return check_loss(source.tasks, before, metrics, settings.max_drop)
 
 
 def _quantize(source: Source, work: Path, settings: BuildSettings) -> None:
     if settings.precision == "fp32":
         return
-    from export.quantize import quantize
-
     quantize(
         work,
         source,
         mode=settings.precision,
         calibration=settings.calibration,
         max_drop=settings.max_drop,
+        limit=settings.metric_samples,
     )
 
 

@@ -16,7 +16,7 @@ from mtl_core.errors import ArgumentError, CheckpointWriteError, MTLError
 SCHEMA_VERSION = 1
 """Version of ``manifest.json``; raised when older runtimes could no longer read it."""
 
-MANIFEST = "manifest.json"
+MANIFEST, CARD = "manifest.json", "README.md"
 _TENSOR_FILES = {".onnx", ".bin", ".ort"}
 
 
@@ -140,7 +140,7 @@ def recorded_files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def seal(folder: Path | str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Record every file under `folder` and write the manifest, checked, as the last one.
+    """Write the model card, record every file under `folder`, and write the manifest last.
 
     Graphs and weights (``.onnx``, ``.bin``, ``.ort``) belong to the variant whose graphs lie in
     the same folder, everything else to the manifest's own ``files``.
@@ -165,14 +165,19 @@ def seal(folder: Path | str, manifest: Mapping[str, Any]) -> dict[str, Any]:
                 raise FolderError(f"graphs of variant {variant['id']!r} must exist: {graph}.")
             owners.setdefault(Path(graph).parent.as_posix(), variant)
     sealed["variants"], sealed["files"] = variants, []
+    others = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         relative = path.relative_to(folder)
-        if relative.as_posix() == MANIFEST:
-            continue
-        owner = owners.get(relative.parent.as_posix(), sealed)
-        place = owner if relative.suffix in _TENSOR_FILES else sealed
-        place["files"].append(file_record(folder, relative))
+        owner = owners.get(relative.parent.as_posix())
+        if relative.suffix in _TENSOR_FILES and owner is not None:
+            owner["files"].append(file_record(folder, relative))
+        elif relative.as_posix() not in (MANIFEST, CARD):
+            others.append(relative)
     check_manifest(sealed)
+    from export.card import model_card  # which reads manifests
+
+    (folder / CARD).write_text(model_card(sealed), encoding="utf-8")
+    sealed["files"] = [file_record(folder, path) for path in sorted([Path(CARD), *others])]
     text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return sealed

@@ -2,12 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from toy_exports import SIZE, image_source, table_network
 
-from export.batching import BatchDependenceError, check_batching, near_ties, repeat
+from export.batching import (
+    BatchDependenceError,
+    check_batching,
+    near_ties,
+    place_margins,
+    repeat,
+)
 from export.graph import ExportNetwork
+from export.moe_forms import CapacityMoE, GraphRouter
 from export.samples import input_spec
 from export.source import Source
+from mtl_core.moe import ExpertBank
 from mtl_tabular.networks import MultiTabNet
 
 
@@ -43,3 +53,33 @@ def test_without_routers_nothing_hangs_on_rounding():
     source = image_source()
     spec = input_spec(source, SIZE)
     assert not near_ties(source.network, spec, ["depth"], 1.0, spec.random(2)).any()
+
+
+def test_margins_of_the_last_place():
+    """Three tokens of gates 0.9, 0.6 and 0.5 choose one expert that takes two of them."""
+    bank = ExpertBank(2, dim=2, hidden=4)
+    layer = CapacityMoE(
+        GraphRouter(torch.zeros(2, 2), None, kept=2, top_k=1, renormalise=False),
+        [bank.expert(e) for e in range(2)],
+        capacity=2,
+    )
+    logits = torch.tensor([[[0.9, 0.1], [0.5, 0.5 - 1e-3], [0.6, 0.4]]]).log()
+    layer.router.forward = lambda x: found(logits[:, : x.shape[1]])
+
+    def found(logits):
+        from mtl_core.moe import choose
+
+        return choose(logits, 1, "none")
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, tasks):
+            self.layer(x)
+
+    margins = place_margins(Net(), torch.rand(1, 3, 2), ["t"])
+    assert margins.item() == pytest.approx(0.6 - 0.5005, abs=1e-3)
+    assert place_margins(Net(), torch.rand(1, 2, 2), ["t"]).isinf().all(), "a place for each"
+    assert not layer._forward_hooks

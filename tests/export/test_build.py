@@ -12,6 +12,7 @@ import torch
 from toy_exports import SIZE, image_source, small_source, table_source
 
 from export import build as building
+from export import card
 from export.build import ParityError, build
 from export.card import main as report
 from export.manifest import FolderError, read_manifest, recorded_files, verify
@@ -194,7 +195,7 @@ def test_a_failed_comparison_is_refused_or_recorded(tmp_path, monkeypatch):
 
 
 def test_a_path_that_got_into_a_file_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "model_card", lambda manifest: f"built in {tmp_path}")
+    monkeypatch.setattr(card, "model_card", lambda manifest: f"built in {tmp_path}")
     with pytest.raises(FolderError, match=r"README\.md holds"):
         build(small_source(), tmp_path / "m", BuildSettings(tasks=("click",)))
     assert list(tmp_path.iterdir()) == []
