@@ -1,12 +1,10 @@
-"""What `inspect` and tables on the terminal show."""
+"""What `inspect` shows."""
 
 import json
-import sys
 
 import pytest
 from toy_folder import image_folder
 
-from export import console
 from export.__main__ import main
 from export.inspection import (
     described,
@@ -58,18 +56,3 @@ def test_rows(folder):
     assert described({"colours": "rgb", "range": [0.0, 1.0]}) == "rgb, 0 to 1"
     assert (shape(["batch", 3]), number(None), number(0.5)) == ("(batch, 3)", "–", "0.5")
     assert [size_text(n) for n in (1, 99_999, 23_390_000)] == ["0.0 kB", "100.0 kB", "23.39 MB"]
-
-
-def test_tables_are_plain_where_nobody_watches_and_rich_where_it_is_there(capsys, monkeypatch):
-    console.print_table("T", ["name", "x"], [("a", 1.5), ("bb", 10)])
-    assert capsys.readouterr().out == "T\n  name    x\n  a     1.5\n  bb     10\n\n"
-    console.print_table("Empty", ["name"], [])
-    assert capsys.readouterr().out == "Empty\n  name\n\n"
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    console.print_table("T", ["name", "x"], [("[b]a", 1.5)])
-    drawn = capsys.readouterr().out
-    assert "[b]a" in drawn
-    assert "─" in drawn or "━" in drawn
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    console.print_table("T", ["name"], [("a",)])
-    assert capsys.readouterr().out == "T\n  name\n  a\n\n"
