@@ -95,7 +95,11 @@ def _fill(
         tables = model.tables.get(EVERY) or model.tables[key]
         output = "prediction" if together else key
         graph = tree_graph(
-            tables, output=output, ml=ml, **({} if together else {"layout": "folded", "task": key})
+            tables,
+            output=output,
+            layout="dispatch" if together else "folded",
+            task=None if together else key,
+            ml=ml,
         )
         onnx.save_model(graph, work / ("trees.onnx" if together else f"{key}.onnx"))
         run = _runner(graph)

@@ -235,7 +235,7 @@ def _estimator(model: RMTGBEstimator) -> Boosted:
         kind = "binary" if link == "sigmoid" else "multiclass"
         classes = [str(name) for name in model.classes_]
         readout = {"kind": kind, "activation": link, "unit": None, "classes": classes}
-    tasks = np.append(model.tasks_.astype(object), None)
+    tasks = np.array([*model.tasks_, None], dtype=object)
 
     def answer(values: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float64]:
         asked = tasks[ids] if len(names) > 1 else None
@@ -331,7 +331,9 @@ def _xgboost(model: BoostedTrees, names: list[str]) -> BoostedTables:
             base[:T, 0] = np.broadcast_to(margins, T)
         else:
             base[:T] = np.broadcast_to(margins, K)
-    link = {BinaryTarget: "sigmoid", MulticlassTarget: "softmax"}.get(type(record), "identity")
+    link = "identity"
+    if isinstance(record, BinaryTarget | MulticlassTarget):
+        link = "sigmoid" if isinstance(record, BinaryTarget) else "softmax"
     feature = model.task_encoding if model.strategy == "feature" else "none"
     return BoostedTables(
         tasks=tuple(names),
