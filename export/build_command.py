@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -92,9 +92,13 @@ def main(words: Sequence[str]) -> int:
     if is_boosted(given.source):
         if given.target == "fpga":
             raise ArgumentError("--target", "be onnx for boosted models", given.target)
+        if chosen.precision != "fp32":
+            rule = "be fp32 for boosted models, whose trees have no products to round"
+            raise ArgumentError("--precision", rule, chosen.precision)
         from export.trees_build import build_trees
 
-        manifest = build_trees(given.source, given.out)
+        layout: Literal["dispatch", "folded"] = "folded" if chosen.tasks else "dispatch"
+        manifest = build_trees(given.source, given.out, tasks=chosen.tasks, layout=layout)
     else:
         from export.build import build
 
@@ -110,8 +114,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def is_boosted(source: Path) -> bool:
-    """Whether a source is a boosted model: ``model.json``, or a folder that holds one."""
-    return source.name == "model.json" or (source / "model.json").is_file()
+    """Whether a source is a boosted model: a JSON file, or a folder that holds ``model.json``."""
+    return source.suffix == ".json" or (source / "model.json").is_file()
 
 
 def show(manifest: dict[str, Any], out: Path) -> None:
