@@ -119,18 +119,14 @@ def tree_graph(
     columns, places = _columns(graph, tables, slot)
     shared, own = _ensembles(tables, slot, places)
     K, G = tables.outputs, tables.shares.shape[1]
+    every = joined([*shared, *own])
     if isinstance(slot, int):
-        every = joined([*shared, *own])
         total = _scores(graph, every, columns, K, "trees", ml, less)
-        base = graph.constant("base", tables.base[[slot]].astype(np.float32))
-        total = graph.add("Add", [total, base], "scores")
     else:
-        blocks = _scores(graph, joined(shared), columns, K * (1 + G), "blocks", ml, less)
-        total = _mixed(graph, tables, blocks, slot)
-        if own:
-            total = graph.add(
-                "Add", [total, _scores(graph, joined(own), columns, K, "own", ml, less)], "scores"
-            )
+        # The tasks' own trees add to the scores of the block that enters fully.
+        blocks = _scores(graph, every, columns, K * (1 + G), "blocks", ml, less)
+        total = _mixed(graph, tables, blocks, slot) if G else blocks
+    total = graph.add("Add", [total, _base(graph, tables, slot)], "scores")
     _finish(graph, tables, total, slot, output)
     inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", tables.width])]
     if layout == "dispatch":
@@ -156,13 +152,13 @@ def tree_graph(
 
 
 def _slot(graph: _Graph, count: int) -> str:
-    """Place (B,) in tables of `count` + 1 rows: the task id, `count` where it is unknown."""
+    """Place (B,) in tables of `count` + 1 rows: the task id, the last one where it is unknown.
+
+    A place of -1 is the last row to ``Gather``, so one operation on the ids is enough.
+    """
+    first = graph.constant("none", np.array(-1, np.int64))
     last = graph.constant("unknown", np.array(count, np.int64))
-    zero = graph.constant("zero", np.array(0, np.int64))
-    below = graph.add("Less", ["task", zero], "task_below")
-    above = graph.add("GreaterOrEqual", ["task", last], "task_above")
-    outside = graph.add("Or", [below, above], "task_outside")
-    return graph.add("Where", [outside, last, "task"], "slot")
+    return graph.add("Clip", ["task", first, last], "slot")
 
 
 def _columns(graph: _Graph, tables: Tables, slot: str | int) -> tuple[str, dict[Any, int]]:
@@ -300,17 +296,30 @@ def _scores(
 
 
 def _mixed(graph: _Graph, tables: Tables, blocks: str, slot: str) -> str:
-    """base_r + a + Σ_g π_rg f_g, (B, K)."""
+    """Sum a + d_r + Σ_g π_rg f_g, (B, K)."""
     K, G = tables.outputs, tables.shares.shape[1]
     weights = np.concatenate([np.ones((len(tables.shares), 1)), tables.shares], 1)
-    by_task = _by_task(graph, "shares", weights.astype(np.float32)[:, :, None], slot)
+    weights = weights.astype(np.float32)
+    axis = graph.constant("blocks_axis", np.array([1], np.int64))
+    if K == 1:
+        by_task = _by_task(graph, "shares", weights, slot)
+        weighted = graph.add("Mul", [blocks, by_task], "blocks_weighted")
+        return graph.add("ReduceSum", [weighted, axis], "blocks_sum", keepdims=1)
+    by_task = _by_task(graph, "shares", weights[:, :, None], slot)
     shape = graph.constant("blocks_parts", np.array([0, 1 + G, K], np.int64))
     apart = graph.add("Reshape", [blocks, shape], "blocks_apart", allowzero=0)
     weighted = graph.add("Mul", [apart, by_task], "blocks_weighted")
-    axis = graph.constant("blocks_axis", np.array([1], np.int64))
-    total = graph.add("ReduceSum", [weighted, axis], "blocks_sum", keepdims=0)
-    base = _by_task(graph, "base", tables.base.astype(np.float32), slot)
-    return graph.add("Add", [total, base], "blocks_total")
+    return graph.add("ReduceSum", [weighted, axis], "blocks_sum", keepdims=0)
+
+
+def _base(graph: _Graph, tables: Tables, slot: str | int) -> str:
+    """Where scores start, (B, K), or (1, K) where that is the same for all rows."""
+    table = tables.base.astype(np.float32)
+    if isinstance(slot, int):
+        return graph.constant("base", table[[slot]])
+    if (table == table[0]).all():
+        return graph.constant("base", table[:1])
+    return _by_task(graph, "base", table, slot)
 
 
 def _finish(graph: _Graph, tables: Tables, total: str, slot: str | int, output: str) -> None:
@@ -339,4 +348,4 @@ def _finish(graph: _Graph, tables: Tables, total: str, slot: str | int, output: 
         case "softmax":
             graph.add("Softmax", [total], output, axis=1)
         case _:
-            graph.add("Identity", [total], output)
+            graph.nodes[-1].output[0] = output
