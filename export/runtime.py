@@ -47,9 +47,10 @@ class Predictor:
         UnknownNameError: there is no such variant or task.
         ArgumentError: `threads` or `batch` is below 1.
 
-    Example:
-        >>> predictor = Predictor("build")  # doctest: +SKIP
-        >>> depth = predictor.predict("room.png")["depth"]  # doctest: +SKIP
+    With a folder of your own::
+
+        predictor = Predictor("model", tasks=["depth"])
+        depth = predictor.predict("room.png")["depth"]  # (H, W) of the picture, metres
     """
 
     def __init__(
