@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -12,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 class PlainOperations(TorchFunctionMode):
     """While it is active, `torch.einsum` of two tensors is a matrix product between reshapes.
 
-    ONNX has Einsum, but many runtimes do not, and tools for int8 pass over it.
+    ONNX has Einsum, but many runtimes do not, and tools for int8 pass over it. Pooling a whole map
+    is its mean, which torch's exporter writes with a Range in it.
     """
 
     def __torch_function__(
@@ -26,6 +28,8 @@ class PlainOperations(TorchFunctionMode):
             found = product(*args)
             if found is not None:
                 return found
+        if func is F.adaptive_avg_pool2d and args[1:] in ((1,), ((1, 1),)) and not kwargs:
+            return args[0].mean((-2, -1), keepdim=True)
         return func(*args, **(kwargs or {}))
 
 

@@ -42,3 +42,12 @@ def test_other_equations_are_left_alone(equation, shapes):
     with PlainOperations():
         assert torch.equal(torch.einsum(equation, left, right), expected)
         assert torch.einsum("ij->ji", torch.ones(2, 3)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("size", [1, (1, 1), (2, 1)])
+def test_pooling_of_a_whole_map(size):
+    images = torch.randn(2, 3, 4, 5)
+    pool = torch.nn.AdaptiveAvgPool2d(size)
+    expected = pool(images)
+    with PlainOperations():
+        torch.testing.assert_close(pool(images), expected)

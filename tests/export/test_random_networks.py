@@ -22,13 +22,17 @@ from mtl_tabular import networks as tabular
 from mtl_vision import decoders, networks
 from mtl_vision.encoders import MoEViT, TimmEncoder
 
-COUNT = int(os.environ.get("MTL_RANDOM_EXPORTS", "6"))
+SMALL = (12, 1, 32, 3, 10, 31)
+"""Seeds of one network a family that is quickly exported."""
+
+COUNT = int(os.environ.get("MTL_RANDOM_EXPORTS", "0"))
+SEEDS = tuple(range(COUNT)) or SMALL
 WHOLE = {
     "scene": Classification(num_classes=3),
     "marks": MultiLabel(num_labels=2),
     "size": Regression(dim=2),
 }
-CONVOLUTIONAL = ("test_resnet", "test_convnext", "test_efficientnet", "resnet10t")
+CONVOLUTIONAL = ("test_resnet", "test_convnext", "resnet10t", "test_efficientnet")
 Draw = np.random.Generator
 
 
@@ -47,9 +51,9 @@ def vit_shape(rng: Draw) -> dict:
     return {"embed_dim": 24, "depth": int(rng.integers(2, 5)), "num_heads": 2}
 
 
-def some_encoder(rng: Draw, size: tuple[int, int], *, pyramid: bool = False):
+def some_encoder(rng: Draw, size: tuple[int, int], *, staged: bool = False, pyramid: bool = False):
     if pyramid or rng.random() < 0.5:
-        return one(rng, CONVOLUTIONAL)
+        return one(rng, CONVOLUTIONAL[:3] if staged else CONVOLUTIONAL)
     return partial(TimmEncoder, "vit_tiny_patch16_224", img_size=size, model_args=vit_shape(rng))
 
 
@@ -87,7 +91,7 @@ def joint(rng: Draw, size):
             ("InvPT", {"width": 32, "feature_width": 24}, False),
         ],
     )
-    encoder = some_encoder(rng, size, pyramid=pyramid)
+    encoder = some_encoder(rng, size, staged=True, pyramid=pyramid)
     return getattr(networks, name)(tasks, encoder=encoder, **options), {}
 
 
@@ -144,7 +148,7 @@ FAMILIES: tuple[Callable, ...] = (shared, table, routed, table, joint, table)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_network_drawn_at_random_is_exported_without_a_difference(seed, tmp_path):
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
