@@ -17,6 +17,7 @@ from export.describe import producer, refuse_leaks, today
 from export.manifest import digest, read_manifest, seal, staged, verify
 from export.parity import TOLERANCE
 from export.trees import IR, OPSET, Tables, tree_graph
+from export.trees_check import leaf_mismatches
 from mtl_core.errors import ArgumentError, UnknownNameError
 
 Answer = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float64]]
@@ -89,18 +90,15 @@ def _fill(
     (work / "golden").mkdir()
     golden_in: dict[str, NDArray[Any]] = {}
     golden_out: dict[str, NDArray[Any]] = {}
-    first = model.tables.get(EVERY) or model.tables[chosen[0]]
-    rows, ids = drawn_rows(first, ROWS, seed=0)
+    leaves: dict[str, Any] = {}
     for key, held in wanted.items():
         tables = model.tables.get(EVERY) or model.tables[key]
-        output = "prediction" if together else key
-        graph = tree_graph(
-            tables,
-            output=output,
-            layout="dispatch" if together else "folded",
-            task=None if together else key,
-            ml=ml,
-        )
+        output = output_name(names) if together else key
+        rows, ids = drawn_rows(tables, ROWS, seed=0)
+        options: dict[str, Any] = {"output": output, "ml": ml}
+        if not together:
+            options |= {"layout": "folded", "task": key}
+        graph = tree_graph(tables, **options)
         onnx.save_model(graph, work / ("trees.onnx" if together else f"{key}.onnx"))
         run = _runner(graph)
         asked = ids if together else np.full(len(rows), names.index(key))
@@ -111,8 +109,13 @@ def _fill(
             shapes[name] = ["batch", len(tables.mixing)]
         if found["mismatches"]:
             drift.append(f"{key}: {found['mismatches']} of {found['rows']} rows differ")
-        some, named = rows[:GOLDEN], asked[:GOLDEN]
-        golden_in["features"] = some
+        places = ids if together else np.full(len(rows), tables.tasks.index(key))
+        wrong = leaf_mismatches(tables, rows, places, _run, **options)
+        leaves[key] = {"rows": len(rows), "mismatches": wrong}
+        if wrong:
+            drift.append(f"{key}: {wrong} of {len(rows)} rows reach another leaf")
+        some = golden_in.setdefault("features", rows[:GOLDEN])
+        named = asked[:GOLDEN]
         if together:
             golden_in["task"] = named
         golden_out[output] = run(some, named)
@@ -122,7 +125,8 @@ def _fill(
     np.savez_compressed(work / "golden/outputs.npz", **golden_out)  # type: ignore[arg-type]
     write_json(work / "preprocess.json", model.preprocess)
     write_json(work / "labels.json", {name: model.readouts[name] for name in shapes})
-    write_json(work / "report/parity.json", {"tolerance": TOLERANCE, "tasks": parity})
+    report = {"tolerance": TOLERANCE, "tasks": parity, "leaves": leaves}
+    write_json(work / "report/parity.json", report)
     seal(work, _manifest(model, path, wanted, shapes, parity, together=together))
 
 
@@ -200,6 +204,18 @@ def _manifest(
         "drift": [],
         "created": today(),
     }
+
+
+def output_name(tasks: Sequence[str]) -> str:
+    """Name of an output of all tasks, which none of them has.
+
+    Args:
+        tasks: their names.
+    """
+    name = "prediction"
+    while name in tasks:
+        name += "_"
+    return name
 
 
 def drawn_rows(
@@ -291,3 +307,7 @@ def _runner(graph: onnx.ModelProto) -> Answer:
         return found
 
     return run
+
+
+def _run(graph: onnx.ModelProto, rows: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[Any]:
+    return _runner(graph)(rows, ids)
