@@ -194,7 +194,8 @@ class SortedMoE(GraphMoE):
         found = [e(part) for e, part in zip(self.experts, taken, strict=True)]
         own = torch.cat([*found, torch.zeros_like(x[:, :1])], 1).gather(1, place)
         weighted = own * routed.gate.flatten(1).unsqueeze(-1)
-        return weighted.unflatten(1, (-1, top_k)).sum(2)
+        total: Tensor = weighted.unflatten(1, (-1, top_k)).sum(2)
+        return total
 
 
 class NonzeroMoE(GraphMoE):
@@ -219,7 +220,7 @@ class NonzeroMoE(GraphMoE):
             found.append(one(rows[start:end]))
             start = end
         scale = weights[expert, token].unsqueeze(-1)
-        total = torch.zeros_like(flat).index_add(0, token, torch.cat(found) * scale)
+        total: Tensor = torch.zeros_like(flat).index_add(0, token, torch.cat(found) * scale)
         return total.view(x.shape)
 
 

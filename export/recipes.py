@@ -195,7 +195,8 @@ class _Edit:
 
     def node(self, name: str) -> NodeProto:
         self._pending = []
-        return self._old[name]
+        found: NodeProto = self._old[name]
+        return found
 
     def values(self, name: str) -> Array:
         return numpy_helper.to_array(self._constants[name])

@@ -125,3 +125,22 @@ def test_kept_experts_share_the_softmax_with_the_removed_ones():
     assert kept.probs.shape == full.probs.shape
     assert int(kept.idx.max()) < 3
     torch.testing.assert_close(kept.gate, full.probs[..., :3].topk(2, -1).values)
+
+
+def test_a_pruned_graph_holds_the_kept_experts_and_no_others(tmp_path):
+    """Property 6: counted in the file itself, by their values."""
+    layer = make_layer()
+    kept = [1, 4]
+    order = [*kept, *(e for e in range(EXPERTS) if e not in kept)]
+    weight = layer.router.gates["a"].weight[order]
+    router = GraphRouter(weight, None, kept=2, top_k=2, renormalise=False)
+    experts = [layer.bank.expert(e) for e in kept]
+    small = FORMS["dense"](router, experts).eval()
+    path = tmp_path / "small.onnx"
+    report = write_graph(OnlyTokens(small), {"x": torch.randn(3, TOKENS, DIM)}, ["y"], path)
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
+    for shape, name in (((DIM, HIDDEN), "w1"), ((HIDDEN, DIM), "w2")):
+        found = {t.tobytes() for t in tensors if t.shape == shape}
+        assert found == {getattr(e, name).detach().numpy().tobytes() for e in experts}
+    of_experts = 4 * len(kept) * (2 * DIM * HIDDEN + DIM + HIDDEN)
+    assert 0 <= report.weight_bytes - of_experts - 4 * DIM * EXPERTS < 200

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.calibration import measure_ranges
+from export.clean import clean
 from export.quantize import snr
 from export.recipes import dynamic_int8, half, products, router_nodes, static_int8
 
@@ -141,3 +142,27 @@ def test_half_keeps_inputs_outputs_and_routers(model):
     types = {t.name: t.data_type for t in made.graph.initializer}
     assert types["router"] == TensorProto.FLOAT
     assert types["gemm"] == TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_large_model_shrinks_to_a_third(mode):
+    """Property 12: at most 0.35 of fp32 above four megabytes."""
+    size = 1100
+    tensor = helper.make_tensor_value_info
+    weights = RNG.normal(size=(size, size)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "graph",
+        [tensor("x", TensorProto.FLOAT, ["batch", size])],
+        [tensor("y", TensorProto.FLOAT, ["batch", size])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    chosen = products(full, convolutions=False)
+    if mode == "dynamic":
+        made = dynamic_int8(full, chosen)
+    else:
+        made = static_int8(full, chosen, {"x": (-3.0, 3.0)})
+    clean(made)
+    assert full.ByteSize() > 4e6
+    assert made.ByteSize() < 0.35 * full.ByteSize()
