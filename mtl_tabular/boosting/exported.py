@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,11 @@ def load_boosted(path: Path | str) -> Boosted:
         raise ArgumentError("model", "be a JSON file of boosted trees", str(path)) from error
     found = held.get("format") if isinstance(held, dict) else None
     if found == BOOST_FORMAT:
-        model, _ = read_model(path)
-        return boosted(model)
+        model, config = read_model(path)
+        whole = boosted(model)
+        # R-MTGB itself does not know which column named the tasks of its training table.
+        column = str((config.get("data") or {}).get("task_column") or "")
+        return replace(whole, preprocess=whole.preprocess | {"task_column": column})
     if found == TREES_FORMAT:
         return boosted(BoostedTrees.load(path))
     if found == FORMAT:
