@@ -131,7 +131,7 @@ def tree_graph(
     inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", tables.width])]
     if layout == "dispatch":
         inputs.append(helper.make_tensor_value_info("task", TensorProto.INT64, ["batch"]))
-    shape = ["batch", len(tables.mixing)]
+    shape: list[str | int | None] = ["batch", len(tables.mixing)]
     found = helper.make_model(
         helper.make_graph(
             graph.nodes,

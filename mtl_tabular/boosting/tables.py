@@ -213,7 +213,7 @@ def _tree(tree: dict[str, Any], number: int, task: int, target: int) -> list[Tre
         values[leaf] = weights[right[leaf]]
     else:
         values = np.where(leaf, conditions, np.float32(0))[:, None]
-    common = {
+    common: dict[str, Any] = {
         "roots": np.zeros(1, np.int64),
         "rounds": np.array([number]),
         "tasks": np.array([task]),
