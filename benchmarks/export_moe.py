@@ -25,7 +25,7 @@ from export.moe import MoESettings, convert
 from export.onnx import write_graph
 from export.parity import runner
 from export.quantize import snr
-from export.recipes import dynamic_int8, products, static_int8
+from export.recipes import dynamic_int8, lend_ranges, products, static_int8
 from export.timing import race
 from export.weights import share_weights
 from mtl_vision.decoders import LinearMapDecoder
@@ -110,7 +110,8 @@ class Bench:
         chosen = products(model, convolutions=mode == "static")
         if mode == "static":
             tensors = [p.source for p in chosen] + [p.result for p in chosen if p.kind == "Conv"]
-            made = static_int8(model, chosen, measure_ranges(model, tensors, [self.images]))
+            ranges = lend_ranges(model, chosen, measure_ranges(model, tensors, [self.images]))
+            made = static_int8(model, chosen, ranges)
         else:
             made = dynamic_int8(model, chosen)
         clean(made)

@@ -21,6 +21,7 @@ from export.recipes import (
     Range,
     dynamic_int8,
     half,
+    lend_ranges,
     products,
     static_int8,
 )
@@ -240,7 +241,8 @@ def _rounded(graph: _Graph, mode: Mode, samples: Calibration, kept: set[str]) ->
     if not graph.ranges:
         tensors = [p.source for p in graph.candidates]
         tensors += [p.result for p in graph.candidates if p.kind == "Conv"]
-        graph.ranges = measure_ranges(graph.model, tensors, samples.batches)
+        measured = measure_ranges(graph.model, tensors, samples.batches)
+        graph.ranges = lend_ranges(graph.model, graph.candidates, measured)
     return static_int8(graph.model, chosen, graph.ranges)
 
 

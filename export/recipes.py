@@ -140,8 +140,37 @@ def static_int8(
             edit.replace(node, edit.rounded_activation(made, ranges[item.result]))
             edit.settle(item.result)
         else:
-            edit.finish(node, edit.add("MatMul", [source, restored]))
+            product = edit.add("MatMul", [source, restored])
+            edit.round_bias_behind(item, ranges[item.source], scale)
+            bias = node.input[2] if len(node.input) > 2 else ""
+            edit.finish(node, product, edit.rounded_bias(bias, ranges[item.source], scale))
     return edit.done()
+
+
+def lend_ranges(
+    model: onnx.ModelProto, chosen: Sequence[Product], ranges: Mapping[str, Range]
+) -> dict[str, Range]:
+    """Ranges for products that saw nothing: those of the nearest one with weights of that shape.
+
+    These are experts that no token of the calibration samples went to; the nearest is another
+    expert of the layer.
+
+    Args:
+        model: with its weights.
+        chosen: products in the order of the graph.
+        ranges: those that were measured.
+    """
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    found = dict(ranges)
+    for i, item in enumerate(chosen):
+        like = [
+            (abs(i - k), other.source)
+            for k, other in enumerate(chosen)
+            if other.source in ranges and shapes[other.weight] == shapes[item.weight]
+        ]
+        if item.source not in ranges and like:
+            found[item.source] = ranges[min(like)[1]]
+    return found
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -186,6 +215,10 @@ class _Edit:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self._old = {node.name: node for node in self.model.graph.node}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in self.model.graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
         self._before: dict[str, list[NodeProto]] = {}
         self._pending: list[NodeProto] = []
         self._constants = {t.name: t for t in self.model.graph.initializer}
@@ -278,6 +311,17 @@ class _Edit:
         inputs = (self.constant("bias", whole), self.constant("scale", units.astype(np.float32)))
         return self.add("DequantizeLinear", inputs, axis=0)
 
+    def round_bias_behind(self, item: Product, between: Range, scales: str) -> None:
+        """Round what is added to a product of matrices.
+
+        ONNX Runtime makes one Gemm of both, which it computes in integers only with such a bias.
+        """
+        behind = self._readers.get(item.result, [])
+        if item.kind == "MatMul" and [n.op_type for n in behind] == ["Add"]:
+            for i, name in enumerate(behind[0].input):
+                if name in self._constants and len(self._constants[name].dims) == 1:
+                    behind[0].input[i] = self.rounded_bias(name, between, scales)
+
     def settle(self, tensor: str) -> None:
         """Note that a tensor has been through uint8 already."""
         self._made["activation", tensor] = (tensor,)
@@ -291,10 +335,10 @@ class _Edit:
             self._made[key] = (made,)
         return self._made[key][0]
 
-    def finish(self, node: NodeProto, product: str) -> None:
-        """Give the product the node's name, with the bias of a Gemm."""
+    def finish(self, node: NodeProto, product: str, bias: str | None = None) -> None:
+        """Give the product the node's name, with the bias of a Gemm, or another in its place."""
         if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
-            product = self.add("Add", [product, node.input[2]])
+            product = self.add("Add", [product, bias or node.input[2]])
         self.replace(node, product)
 
     def replace(self, node: NodeProto, result: str) -> None:

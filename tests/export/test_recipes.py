@@ -1,5 +1,7 @@
 """Which products become integers, and that they stay what they were within rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -9,13 +11,14 @@ from onnx import TensorProto, helper, numpy_helper
 from export.calibration import measure_ranges
 from export.clean import clean
 from export.quantize import snr
-from export.recipes import dynamic_int8, half, products, router_nodes, static_int8
+from export.recipes import dynamic_int8, half, lend_ranges, products, router_nodes, static_int8
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
     "conv": RNG.normal(size=(8, 3, 2, 2)).astype(np.float32),
     "conv_bias": RNG.normal(size=8).astype(np.float32),
     "into": RNG.normal(size=(8, 12)).astype(np.float32),
+    "into_bias": RNG.normal(size=12).astype(np.float32),
     "router": RNG.normal(size=(12, 5)).astype(np.float32),
     "router_bias": RNG.normal(size=5).astype(np.float32),
     "gemm": RNG.normal(size=(7, 12)).astype(np.float32),
@@ -32,7 +35,8 @@ def model():
         add("Conv", ["image", "conv", "conv_bias"], ["maps"], "patch", strides=[2, 2]),
         add("Reshape", ["maps", "shape"], ["channels"], "reshape"),
         add("Transpose", ["channels"], ["tokens"], "transpose", perm=[0, 2, 1]),
-        add("MatMul", ["tokens", "into"], ["inner"], "into"),
+        add("MatMul", ["tokens", "into"], ["projected"], "into"),
+        add("Add", ["projected", "into_bias"], ["inner"], "into_add"),
         add("LayerNormalization", ["inner", "scale"], ["normed"], "norm"),
         add("Transpose", ["normed"], ["turned"], "turn", perm=[0, 2, 1]),
         add("MatMul", ["normed", "turned"], ["scores"], "attention_scores"),
@@ -111,6 +115,9 @@ def test_static(model):
             assert "DequantizeLinear" not in above
         if node.op_type in ("Softmax", "LayerNormalization"):
             assert not above & {"QuantizeLinear"}
+    # Biases are integers too, or ONNX Runtime would compute the experts in float.
+    whole = [t for t in made.graph.initializer if t.data_type == TensorProto.INT32]
+    assert sorted(tuple(t.dims) for t in whole) == [(7,), (8,), (12,)]
     # Per channel: as many scales as there are outputs.
     scales = {tuple(t.dims) for t in made.graph.initializer if t.data_type == TensorProto.FLOAT}
     assert {(8,), (12,), (7,)} <= scales
@@ -122,6 +129,15 @@ def test_products_without_ranges_stay(model):
     part = static_int8(model, chosen, {"mean": (0.0, 1.0)})
     assert list(kinds(part).values()).count("QuantizeLinear") == 1
     assert np.array_equal(run(static_int8(model, chosen, {})), run(model))
+
+
+def test_products_that_saw_nothing_take_the_range_of_their_like(model):
+    chosen = products(model, convolutions=False)
+    found = lend_ranges(model, [chosen[0], chosen[0], chosen[1]], {"tokens": (0.0, 1.0)})
+    assert found == {"tokens": (0.0, 1.0)}  # the head has weights of another shape
+    other = replace(chosen[0], source="never")
+    found = lend_ranges(model, [chosen[0], other], {"tokens": (0.0, 1.0)})
+    assert found["never"] == (0.0, 1.0)
 
 
 def test_zero_weights_and_constant_tensors(model):
