@@ -161,7 +161,7 @@ def main():
         for task in TASKS:
             folder = bench.folder / "tasks"
             folder.mkdir(exist_ok=True)
-            shown = bench.write(f"tasks/{task}", network, task, MoESettings(form="nonzero"))
+            shown = bench.write(f"tasks/{task}", network, task, MoESettings(form="capacity"))
             alone.append(shown.stat().st_size)
             files.append(shown)
         weights = share_weights(files)
