@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import torch
 from jsonargparse import ArgumentParser
 
+from mtl_core.checkpoint import CheckpointVersionError, check_stamp
 from mtl_core.errors import MTLError
 from mtl_core.nn import MultiTaskNetwork
 from mtl_core.tasks import Task
@@ -109,6 +110,10 @@ def from_checkpoint(path: Path | str) -> MultiTaskNetwork:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RebuildError(f"cannot read checkpoint {path}: {error}") from error
+    try:
+        check_stamp(checkpoint)
+    except CheckpointVersionError as error:
         raise RebuildError(f"cannot read checkpoint {path}: {error}") from error
     saved = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if not {"tasks", "network"} <= saved.keys():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.balancing.rows import kept_graphs
+from mtl_core.checkpoint import check_stamp, stamp
 from mtl_core.data.batch import Batch, batch_size, take_samples
 from mtl_core.errors import ArgumentError, MissingTaskError, NoLabelsError, NonFiniteLossError
 from mtl_core.modules.objective import check_groups, entry_losses, list_entries, to_host
@@ -214,6 +215,14 @@ class MultiTaskModule(L.LightningModule):
             torch.enable_grad(),
         ):
             return self._forward_losses(batch, index, tasks)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which suite wrote it."""
+        stamp(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what a later suite wrote in another format."""
+        check_stamp(checkpoint)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let go of the step's graph where no balancer took it."""

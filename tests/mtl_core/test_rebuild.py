@@ -168,3 +168,7 @@ def test_checkpoints_that_cannot_be_used_are_explained(tmp_path):
     other = checkpoint(network, tmp_path / "other.ckpt", state_dict={})
     with pytest.raises(RebuildError, match="disagree"):
         from_checkpoint(other)
+    later = {"format": 2, "version": "9.0"}
+    newer = checkpoint(network, tmp_path / "newer.ckpt", mtl_suite=later)
+    with pytest.raises(RebuildError, match=r"must be 1 to 1, found 2, written by mtl-suite 9\.0"):
+        from_checkpoint(newer)
