@@ -65,7 +65,8 @@ def test_a_loss_above_the_bound_leaves_the_folder_as_it_was(built, monkeypatch):
 
     def worse(run, source, limit=None, **options):
         scored.append(run)
-        return {"price": {"explained_variance": 0.5}, "click": {"auroc": 0.9 if len(scored) == 1 else 0.8}}
+        auroc = 0.9 if len(scored) == 1 else 0.8
+        return {"price": {"explained_variance": 0.5}, "click": {"auroc": auroc}}
 
     monkeypatch.setattr(quantizing, "evaluate", worse)
     with pytest.raises(QuantizationError, match=r"click auroc 0\.9 → 0\.8"):
@@ -91,7 +92,9 @@ def test_the_search_stops_where_the_bound_is_met(built, monkeypatch):
 
 def test_a_task_without_labels_is_refused(built, monkeypatch):
     source, folder = built
-    monkeypatch.setattr(quantizing, "evaluate", lambda *a, **o: {"price": {"explained_variance": 1.0}})
+    monkeypatch.setattr(
+        quantizing, "evaluate", lambda *a, **o: {"price": {"explained_variance": 1.0}}
+    )
     with pytest.raises(ArgumentError, match="task click must have labelled validation samples"):
         quantize(folder, source, calibration=16)
 
