@@ -20,7 +20,7 @@ from export.manifest import read_manifest, seal, staged, verify
 from export.parity import NEAR_TIE, TOLERANCE, Array, Parity, compare, runner
 from export.prune import check_loss
 from export.quantize import quantize
-from export.samples import InputSpec, draw, input_spec
+from export.samples import InputSpec, draw, input_spec, pixels, snapped
 from export.settings import SINGLE_FILE_BYTES, BuildSettings
 from export.source import Source, load_source
 from export.task_graphs import TaskGraph, export_module, write_graphs
@@ -99,6 +99,9 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         raise ArgumentError("tasks", "name at least one task", settings.tasks)
     spec = input_spec(source, settings.size)
     samples, origin = draw(source, spec, max(BATCHES))
+    shipped = spec
+    if settings.bake_preprocess:
+        shipped, samples = spec.baked(), snapped(samples)
     whole = export_module(network, names, spec)
     if not settings.allow_batch_dependence:
         check_batching(whole, spec, samples)
@@ -115,6 +118,8 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         raise ParityError(checked.drift)
     golden = repeat(samples, settings.batch or GOLDEN)
     (work / "golden").mkdir()
+    if settings.bake_preprocess:
+        golden = pixels(golden)
     arrays: dict[str, Any] = {"inputs": golden, "outputs": runner(paths)(golden)}
     for name, held in arrays.items():
         np.savez_compressed(work / "golden" / f"{name}.npz", **held)
@@ -125,7 +130,7 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         "ops": [asdict(graph.report) for graph in graphs.values()],
         "metrics": {"fp32": metrics},
     }
-    write_json(work / "preprocess.json", spec.preprocess)
+    write_json(work / "preprocess.json", shipped.preprocess)
     write_json(work / "labels.json", {name: network.tasks[name].readout() for name in names})
     for name, content in reports.items():
         write_json(work / "report" / f"{name}.json", content)
@@ -148,7 +153,7 @@ def _fill(source: Source, work: Path, settings: BuildSettings) -> None:
         "model": model_entry(source),
         "profile": settings.profile,
         "layout": settings.layout,
-        "inputs": _inputs(spec, settings.batch),
+        "inputs": _inputs(shipped, settings.batch),
         "tasks": task_entries(network, {name: shapes[name] for name in names}),
         "variants": [variant],
         "preprocess": "preprocess.json",

@@ -32,11 +32,12 @@ def parser() -> argparse.ArgumentParser:
     add("--opset", type=int, default=20, help="operator set, 17 to 23")
     add("--static-batch", type=int, help="fixed batch size; default: free")
     add("--single-file", action="store_true", default=None, help="weights inside of each graph")
-    add("--precision", default="fp32", choices=get_args(Precision), help="add an int8 variant")
+    add("--precision", default="fp32", choices=get_args(Precision), help="add a variant")
     add("--calibration", type=int, default=256, help="samples for int8-static")
-    add("--max-drop", type=float, default=0.005, help="of primary metrics under int8, absolute")
+    add("--max-drop", type=float, default=0.005, help="of primary metrics, absolute")
     add("--config", type=Path, help="YAML of the run; default: config.yaml beside the checkpoint")
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="of images, if nothing else says it")
+    add("--bake-preprocess", action="store_true", help="images as uint8 (B, H, W, 3)")
     add("--allow-drift", action="store_true", help="record failed comparisons and go on")
     add("--allow-batch-dependence", action="store_true", help="samples may see each other")
     add("--no-metrics", action="store_true", help="do not score the validation split")
@@ -71,6 +72,7 @@ def settings(given: argparse.Namespace) -> BuildSettings:
         single_file=given.single_file,
         precision=given.precision,
         size=None if given.size is None else (given.size[0], given.size[1]),
+        bake_preprocess=given.bake_preprocess,
         config=given.config,
         allow_drift=given.allow_drift,
         allow_batch_dependence=given.allow_batch_dependence,
@@ -95,6 +97,7 @@ def main(words: Sequence[str]) -> int:
         if chosen.precision != "fp32":
             rule = "be fp32 for boosted models, whose trees have no products to round"
             raise ArgumentError("--precision", rule, chosen.precision)
+        _refuse_options_of_networks(given)
         from export.trees_build import build_trees
 
         layout: Literal["dispatch", "folded"] = "folded" if chosen.tasks else "dispatch"
@@ -111,6 +114,16 @@ def main(words: Sequence[str]) -> int:
         words += ["--config", str(given.config)] if given.config else []
         return for_build(given.source, given.out, words)
     return 0
+
+
+def _refuse_options_of_networks(given: argparse.Namespace) -> None:
+    """Raise `ArgumentError` at an option that means nothing for trees."""
+    taken = {"source", "out", "tasks", "target", "precision"}
+    defaults = parser().parse_args([str(given.source), "--out", str(given.out)])
+    for name, value in vars(given).items():
+        if name not in taken and value != getattr(defaults, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ArgumentError(option, "be left out for boosted models, which have none", value)
 
 
 def is_boosted(source: Path) -> bool:

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from export.evaluate import Array, batches
+from export.parity import graph_inputs
 from export.recipes import Range
 from export.samples import input_spec
 from export.source import Source
@@ -113,7 +114,7 @@ def measure_ranges(
     )
     found: dict[str, Range] = {}
     for batch in calibration:
-        fed = {name: batch[name] for name in given}
+        fed = graph_inputs(session, batch)
         values = dict(zip(inner, session.run(inner, fed), strict=True))
         values |= {name: fed[name] for name in tensors if name in given}
         for name, array in values.items():

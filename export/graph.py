@@ -30,6 +30,7 @@ class ExportNetwork(nn.Module):
         inputs: names of the inputs.
         mean: of the RGB channels in [0, 1], subtracted; ignored for tables.
         std: of the RGB channels in [0, 1], divided by; ignored for tables.
+        pixels: take images as cameras and files give them: uint8 (B, H, W, 3).
 
     Raises:
         UnknownNameError: there is no such task.
@@ -47,6 +48,7 @@ class ExportNetwork(nn.Module):
         inputs: Sequence[str] = IMAGE,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
+        pixels: bool = False,
     ) -> None:
         super().__init__()
         if network.training:
@@ -57,6 +59,7 @@ class ExportNetwork(nn.Module):
         self.network = network
         self.names = tuple(dict.fromkeys(tasks))
         self.inputs = tuple(inputs)
+        self.pixels = pixels
         for key, value in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(value, dtype=torch.float32).view(1, -1, 1, 1))
         self.train(False)
@@ -65,7 +68,8 @@ class ExportNetwork(nn.Module):
         """Activated predictions."""
         given: Tensor | dict[str, Tensor]
         if self.inputs == IMAGE:
-            given = (tensors[0] - self.mean) / self.std
+            image = tensors[0].permute(0, 3, 1, 2) / 255 if self.pixels else tensors[0]
+            given = (image - self.mean) / self.std
         else:
             given = dict(zip(self.inputs, tensors, strict=True))
         with PlainOperations() if torch.compiler.is_exporting() else nullcontext():

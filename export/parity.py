@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.samples import pixels
 from mtl_core.moe import Router, RouterOut
 from mtl_core.nn import MultiTaskNetwork
 from mtl_core.types import Inputs, TaskName
@@ -85,6 +86,8 @@ def session(path: Path | str, *, threads: int = 1) -> ort.InferenceSession:
 def runner(graphs: Mapping[TaskName, Path | str], *, threads: int = 1) -> Run:
     """A function from inputs by name to predictions by task.
 
+    Images go in as floats (B, 3, H, W) in [0, 1], or as the graphs take them.
+
     Args:
         graphs: one graph a task, or ``{"*": graph}`` where one has all tasks as outputs.
         threads: see `session`.
@@ -97,11 +100,23 @@ def runner(graphs: Mapping[TaskName, Path | str], *, threads: int = 1) -> Run:
             opened = sessions[path]
             names = [value.name for value in opened.get_outputs()]
             wanted = names if key == "*" else [key]
-            fed = {value.name: inputs[value.name] for value in opened.get_inputs()}
+            fed = graph_inputs(opened, inputs)
             found |= dict(zip(wanted, opened.run(wanted, fed), strict=True))
         return found
 
     return run
+
+
+def graph_inputs(opened: ort.InferenceSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What a graph takes; one that takes images as bytes gets them so, whatever they come as.
+
+    Args:
+        opened: the graph.
+        inputs: by name, at least those of the graph.
+    """
+    taken = {value.name: value.type for value in opened.get_inputs()}
+    fed = {name: inputs[name] for name in taken}
+    return pixels(fed) if taken.get("image") == "tensor(uint8)" else fed
 
 
 def compare(

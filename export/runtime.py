@@ -257,11 +257,14 @@ class Predictor:
             yield {name: values[i] for name, values in outputs.items()}, path
 
     def _check_size(self, values: Array, where: str) -> None:
-        wanted = tuple(self.manifest["inputs"][0]["shape"][1:])
+        entry = self.manifest["inputs"][0]
+        wanted = tuple(entry["shape"][1:])
         if values.shape != wanted:
+            sides = slice(0, 2) if entry.get("layout") == "nhwc" else slice(-2, None)
+            (high, wide), (height, width) = wanted[sides], values.shape[sides]
             raise PictureError(
-                f"{where} must be {wanted[-2]} high and {wanted[-1]} wide, because this model does "
-                f"not resize, found {values.shape[-2]} by {values.shape[-1]}."
+                f"{where} must be {high} high and {wide} wide, because this model does not "
+                f"resize, found {height} by {width}."
             )
 
     def _check_arrays(self, arrays: Mapping[str, Array]) -> int:

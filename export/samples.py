@@ -1,7 +1,7 @@
 """What goes into a graph: its inputs, how raw data gets there, and samples to compare with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +65,27 @@ class InputSpec:
         mean, std = self._statistics()
         return (torch.from_numpy(np.asarray(arrays["image"])) - mean) / std
 
+    def baked(self) -> "InputSpec":
+        """The same for graphs that take bytes (B, H, W, 3), see `pixels`.
+
+        Raises:
+            ArgumentError: the inputs are columns.
+        """
+        if self.kind != "image":
+            rule = "be left out for a table, whose columns have no pixels to scale"
+            raise ArgumentError("bake_preprocess", rule, self.kind)
+        entry = self.entries[0]
+        batch, channels, *size = entry["shape"]
+        changed = {"dtype": "uint8", "shape": [batch, *size, channels], "layout": "nhwc"}
+        outside = [
+            step for step in self.preprocess["operations"] if step["op"] not in ("scale", "layout")
+        ]
+        return replace(
+            self,
+            entries=[{**entry, **changed, "range": [0, 255]}],
+            preprocess={**self.preprocess, "operations": outside},
+        )
+
     def random(self, count: int, seed: int = 0) -> dict[str, Array]:
         """Seeded inputs: uniform images; normal numbers, one in ten missing; uniform codes."""
         rng = np.random.default_rng(seed)
@@ -85,6 +106,22 @@ class InputSpec:
             torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std)
         )
         return mean, std
+
+
+def pixels(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Images (B, 3, H, W) in [0, 1] as bytes (B, H, W, 3); whatever else there is as it is."""
+    found = dict(arrays)
+    if "image" in found and found["image"].dtype != np.uint8:
+        found["image"] = np.ascontiguousarray(
+            np.rint(found["image"] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        )
+    return found
+
+
+def snapped(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Images (B, 3, H, W) brought to the nearest multiples of 1/255, which `pixels` keeps."""
+    image = np.rint(arrays["image"] * 255).astype(np.float32) / np.float32(255)
+    return {**arrays, "image": image}
 
 
 def input_spec(source: Source, size: tuple[int, int] | None = None) -> InputSpec:

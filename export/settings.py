@@ -10,7 +10,7 @@ from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.types import TaskName
 
 Layout = Literal["per-task", "all"]
-Precision = Literal["fp32", "int8-dynamic", "int8-static"]
+Precision = Literal["fp32", "int8-dynamic", "int8-static", "fp16"]
 Form = Literal["auto", "nonzero", "dense", "capacity", "sorted"]
 
 SINGLE_FILE_BYTES = 20_000_000
@@ -34,15 +34,18 @@ class BuildSettings:
         opset: 17 to 23.
         static_batch: fixed batch size; None leaves it free.
         single_file: weights inside of each graph; None decides by size.
-        precision: ``fp32``, or one of the int8 variants to be added.
+        precision: ``fp32``, or a variant to be added to it.
         size: height and width of images where neither data nor network say them.
+        bake_preprocess: images go into the graphs as bytes (B, H, W, 3), so that scaling and order
+            of axes are inside too. Resampling to their size stays outside: ONNX has no kernel that
+            equals those of training.
         config: YAML file of the run, where it does not lie beside the checkpoint.
         allow_drift: record comparisons that fail instead of refusing.
         allow_batch_dependence: export networks whose samples see each other.
         metrics: score the graphs on the validation split, where there is one.
         metric_samples: at most so many samples of it; None for all.
         calibration: samples for ``int8-static``.
-        max_drop: of primary metrics under int8, absolute.
+        max_drop: of primary metrics by removed experts, int8 or fp16, absolute.
     """
 
     tasks: tuple[TaskName, ...] | None = None
@@ -56,6 +59,7 @@ class BuildSettings:
     single_file: bool | None = None
     precision: Precision = "fp32"
     size: tuple[int, int] | None = None
+    bake_preprocess: bool = False
     config: Path | None = None
     allow_drift: bool = False
     allow_batch_dependence: bool = False

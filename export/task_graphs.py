@@ -14,7 +14,7 @@ from export.moe import MoESettings, convert, moe_layers, pick_form
 from export.onnx import EXAMPLE_BATCH, GraphReport, write_graph
 from export.parity import Array
 from export.prune import prepare
-from export.samples import InputSpec
+from export.samples import InputSpec, pixels
 from export.settings import BuildSettings
 from export.source import Source
 from mtl_core.errors import ArgumentError
@@ -43,7 +43,11 @@ class TaskGraph:
 
 
 def export_module(
-    network: MultiTaskNetwork, names: Sequence[TaskName], spec: InputSpec
+    network: MultiTaskNetwork,
+    names: Sequence[TaskName],
+    spec: InputSpec,
+    *,
+    pixels: bool = False,
 ) -> ExportNetwork:
     """The network between the inputs of a graph and activated predictions.
 
@@ -51,8 +55,11 @@ def export_module(
         network: in evaluation mode.
         names: of the tasks, in the order of the outputs.
         spec: of the inputs.
+        pixels: take images as bytes, see `export.graph.ExportNetwork`.
     """
-    return ExportNetwork(network, names, inputs=spec.names, mean=spec.mean, std=spec.std)
+    return ExportNetwork(
+        network, names, inputs=spec.names, mean=spec.mean, std=spec.std, pixels=pixels
+    )
 
 
 def write_graphs(
@@ -86,6 +93,8 @@ def write_graphs(
             settings.layout,
         )
     example = repeat(samples, settings.batch or EXAMPLE_BATCH)
+    if settings.bake_preprocess:
+        example = pixels(example)
     tensors = {name: torch.from_numpy(value) for name, value in example.items()}
     batches = _calibration(source, spec, samples, settings)
     wanted = {name: [name] for name in names} if settings.layout == "per-task" else {"*": names}
@@ -98,7 +107,7 @@ def write_graphs(
         module = export_module(converted, held, spec)
         file = "model.onnx" if key == "*" else f"{key}.onnx"
         report = write_graph(
-            module,
+            export_module(converted, held, spec, pixels=settings.bake_preprocess),
             tensors,
             list(held),
             folder / file,

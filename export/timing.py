@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from export.parity import session
+from export.parity import graph_inputs, session
 
 SHORTEST = 0.01
 """Seconds that are timed at once, at least."""
@@ -29,10 +29,7 @@ def race(
         warm_ups: before, at least 1.
     """
     opened = {name: session(path) for name, path in graphs.items()}
-    fed = {
-        name: {value.name: inputs[value.name] for value in held.get_inputs()}
-        for name, held in opened.items()
-    }
+    fed = {name: graph_inputs(held, inputs) for name, held in opened.items()}
     counts = dict.fromkeys(graphs, 1)
     for name, held in opened.items():
         for _ in range(warm_ups):

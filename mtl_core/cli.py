@@ -222,9 +222,22 @@ class MultiTaskCLI(LightningCLI):
             config: None is the config that the run goes by.
         """
         config = self.config if config is None else config
-        text = self.parser.dump(config, skip_none=False, skip_link_targets=True)
+        text = self._dumped(config, skip_link_targets=True)
         content: dict[str, Any] = yaml.safe_load(text)
         return content[self.subcommand] if self.subcommand else content
+
+    def _dumped(self, config: Namespace, **options: bool) -> str:
+        """YAML of a parsed config; checking it once more would take as long as parsing it."""
+        text: str = self.parser.dump(
+            config, format="yaml", skip_none=False, skip_validation=True, **options
+        )
+        return text
+
+    def _dump_config(self) -> None:
+        """Keep what the saved hyperparameters are, as Lightning does, but unchecked."""
+        if not hasattr(self, "config_dump"):
+            content = yaml.safe_load(self._dumped(self.config, skip_link_targets=False))
+            self.config_dump = content[self.subcommand] if self.subcommand else content
 
     def plan_hash(self) -> str:
         """`mtl_core.baselines.plan_hash` of this run."""

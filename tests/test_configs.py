@@ -1,4 +1,4 @@
-"""Every YAML of vision and balancing runs fit, test and predict on tiny data of its own layout."""
+"""Every YAML of vision and balancing runs on tiny data of its own layout."""
 
 import csv
 from pathlib import Path
@@ -126,8 +126,10 @@ def test_every_folder_of_configs_is_tested_somewhere():
 def test_config_runs(path, tmp_path):
     words = arguments(path, tmp_path)
     quick = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
-    # A fit validates too.
-    for verb in ("fit", "validate", "test") if path == BASE else ("fit", "test"):
+    main(["fit", *words, *quick])  # validates too
+    if path.stem.endswith("_rooms"):
+        return  # another network on the data of the quick start
+    for verb in ("validate", "test") if path == BASE else ("test",):
         main([verb, *words, *quick])
     if path.stem in WRITERS and path.stem != "multi_fashion":
         write_images(tmp_path / "photos")

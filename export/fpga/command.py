@@ -183,6 +183,8 @@ def prepare(
             with np.load(golden) as held:
                 if "image" in held:
                     pictures, origin = np.asarray(held["image"]), "golden"
+    if pictures.dtype == np.uint8:  # of a folder that was built with --bake-preprocess
+        return Given(source, spec.mean, spec.std, pictures.transpose(0, 3, 1, 2), origin)
     bytes_ = np.clip(np.floor(pictures * 255 + 0.5), 0, 255).astype(np.uint8)
     return Given(source, spec.mean, spec.std, bytes_, origin)
 

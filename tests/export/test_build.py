@@ -1,5 +1,6 @@
 """`build`: a folder is complete, checked and reproducible, or it is not there."""
 
+import dataclasses
 import hashlib
 import json
 import socket
@@ -15,8 +16,10 @@ from export import build as building
 from export import card
 from export.build import ParityError, build
 from export.card import main as report
+from export.check import check
 from export.manifest import FolderError, read_manifest, recorded_files, verify
 from export.parity import runner
+from export.runtime import Predictor
 from export.settings import BuildSettings
 from mtl_core.errors import ArgumentError, UnknownNameError
 
@@ -155,6 +158,37 @@ def test_one_graph_of_all_tasks(tmp_path):
     assert variant["parity"].keys() == source.tasks.keys()
     held = onnx.load(tmp_path / "m" / "model.onnx")
     assert [value.name for value in held.graph.output] == list(source.tasks)
+
+
+def test_images_as_bytes(images, tmp_path):
+    """The same predictions from less preprocessing, for graphs that are fed by cameras."""
+    source, plain, _ = images
+    settings = dataclasses.replace(IMAGES, bake_preprocess=True)
+    manifest = build(source, tmp_path / "model", settings)
+    entry = manifest["inputs"][0]
+    assert (entry["dtype"], entry["shape"]) == ("uint8", ["batch", *SIZE, 3])
+    assert (entry["layout"], entry["range"]) == ("nhwc", [0, 255])
+    outside = json.loads((tmp_path / "model" / "preprocess.json").read_text())["operations"]
+    assert [step["op"] for step in outside] == ["decode", "resize"]
+    assert not [finding for finding in check(tmp_path / "model") if finding.failure]
+    picture = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    found, wanted = (Predictor(path).predict(picture) for path in (tmp_path / "model", plain))
+    for name in CHOSEN:
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
+    # Calibration, scores and timings hand over floats, whatever the graph takes.
+    graphs = {name: tmp_path / "model" / f"{name}.onnx" for name in CHOSEN}
+    held = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    floats = held.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    both = runner(graphs)({"image": held}), runner(graphs)({"image": floats})
+    for name in CHOSEN:
+        np.testing.assert_array_equal(both[0][name], both[1][name])
+
+
+def test_columns_have_no_pixels(table, tmp_path):
+    settings = BuildSettings(tasks=("price",), metrics=False, bake_preprocess=True)
+    with pytest.raises(ArgumentError, match="bake_preprocess must be left out for a table"):
+        build(table[0], tmp_path / "model", settings)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_fixed_batch_for_the_fixed_point_path(tmp_path):

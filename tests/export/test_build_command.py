@@ -79,6 +79,14 @@ def test_every_option():
         parsed("--keep-experts", "most")
 
 
+def test_options_of_networks_are_refused_for_boosted_models(tmp_path):
+    words = [str(tmp_path / "model.json"), "--out", str(tmp_path / "out")]
+    with pytest.raises(ArgumentError, match=r"--moe must be left out for boosted models.*dense"):
+        main([*words, "--moe", "dense"])
+    with pytest.raises(ArgumentError, match="--precision must be fp32 for boosted models"):
+        main([*words, "--precision", "int8-dynamic"])
+
+
 def test_boosted_models_are_told_apart(tmp_path):
     assert is_boosted(tmp_path / "model.json")
     assert not is_boosted(tmp_path)

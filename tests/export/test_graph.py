@@ -35,6 +35,16 @@ def test_images_are_normalised_and_predictions_activated_in_the_order_asked_for(
     assert found[1].shape == (2, 3, 32, 48), "dense predictions have the size of the image"
 
 
+def test_images_as_bytes_are_scaled_and_put_in_order_inside(network):
+    image = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    statistics = {"mean": MEAN, "std": STD}
+    floats = image.permute(0, 3, 1, 2).float() / 255
+    found = ExportNetwork(network, list(network.tasks), pixels=True, **statistics)(image)
+    wanted = ExportNetwork(network, list(network.tasks), **statistics)(floats)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_outputs_come_by_name(network):
     image = torch.rand(2, 3, 32, 48)
     found = ExportNetwork(network, ["depth"]).outputs({"image": image})
