@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import share_labels
 from mtl_core.errors import BalancerError, NonFiniteLossError
-from mtl_core.nn.parts import SharedNetwork
+from mtl_core.nn.parts import ParameterSplit, SharedNetwork
 
 
 @runtime_checkable
@@ -82,6 +82,8 @@ class Balancer(L.Callback, ABC):
         self._pending: dict[str, Any] | None = None
         self._before: tuple[float, dict[str, Any]] | None = None
         self._trainer: L.Trainer | None = None
+        self._taking = False
+        self._split: ParameterSplit | None = None
 
     # What a family writes.
 
@@ -228,6 +230,13 @@ class Balancer(L.Callback, ABC):
             scaled: a multiple of ``step.total``, as the trainer wants it differentiated.
             boundary: whether an optimiser step follows.
         """
+        self._taking, self._split = True, None
+        try:
+            self._take(module, step, scaled, boundary)
+        finally:
+            self._taking, self._split = False, None
+
+    def _take(self, module: Balanceable, step: TaskLosses, scaled: Tensor, boundary: bool) -> None:
         if not self._window:
             self._remember()
         means, shares = share_labels(step, self.entries, scaled.device)
@@ -245,6 +254,14 @@ class Balancer(L.Callback, ABC):
         self.report = {}
         self.finish(module, losses, self.step(present))
         self.index += 1
+
+    def parameters_of(self, module: Balanceable) -> ParameterSplit:
+        """Whose parameters are whose, found out once a backward: sorting hundreds takes a while."""
+        if not self._taking:
+            return module.network.split_parameters()
+        if self._split is None:
+            self._split = module.network.split_parameters()
+        return self._split
 
     def step(self, present: Sequence[str]) -> Step:
         """The update at hand for these entries, with random numbers of its own."""

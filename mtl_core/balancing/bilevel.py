@@ -131,7 +131,7 @@ class BilevelBalancer(LossBalancer):
 
     def ahead(self, module: Balanceable, step: TaskLosses) -> LookAhead | None:
         """The batch in two halves; None where it is too small on a rank."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         parameters = [*split.shared, *split.all_own()]
         if not parameters or not enough_samples(step, parameters[0].device):
             return None

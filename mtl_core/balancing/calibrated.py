@@ -157,7 +157,7 @@ class Calibrated(LossBalancer):
             return
         if self._length == 0:
             raise BalancerError("Calibrated needs a trainer to choose steps: give it a number.")
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
         update = self.step(present)
@@ -179,7 +179,7 @@ class Calibrated(LossBalancer):
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Average gradients over ranks; at the warm-up's end, say what it found."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         mean_gradients([*split.shared, *split.all_own()])
         if not self.calibrating:
             super().finish(module, losses, step)

@@ -104,7 +104,7 @@ class ConsMTL(FairGrad):
         shares: dict[str, float],
     ) -> None:
         """Rows of one micro-batch, with the graph of the decoders' slopes kept."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         if step.features is None or not step.cut:
             raise BalancerError("ConsMTL needs decoders behind a border.")
@@ -139,7 +139,7 @@ class ConsMTL(FairGrad):
         weights = {e: self.weights[e] for e in step.entries}
         if self.coefficient == 0 or any(w != w for w in weights.values()):
             return
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         own = split.all_own()
         if not own:
             return

@@ -161,7 +161,7 @@ class FAMO(LossBalancer):
         super().finish(module, losses, step)
         self._moved, self._last = self._last, None
         if self.max_norm is not None:
-            shared = [p for p in module.network.split_parameters().shared if p.grad is not None]
+            shared = [p for p in self.parameters_of(module).shared if p.grad is not None]
             if shared:
                 torch.nn.utils.clip_grad_norm_(shared, self.max_norm * self.loss_scale())
 

@@ -90,7 +90,7 @@ class FeatureBalancer(Balancer):
         shares: dict[str, float],
     ) -> None:
         """Decoders once, the method, the trunk once."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
@@ -110,7 +110,7 @@ class FeatureBalancer(Balancer):
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Average all gradients over ranks."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         mean_gradients([*split.shared, *split.all_own()])
         self.weights.update(self._latest)
 

@@ -171,7 +171,7 @@ class FORUM(BilevelBalancer):
         shares: dict[str, float],
     ) -> None:
         """Take in both halves of a micro-batch."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         parameters = [*split.shared, *split.all_own()]
         if step.aux is not None and step.aux.requires_grad:
@@ -194,7 +194,7 @@ class FORUM(BilevelBalancer):
 
     def finish(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         """Combine the window's rows into gradients of all parameters."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         parameters = [*split.shared, *split.all_own()]
         mean_gradients(parameters)  # of an auxiliary loss
         rows, self._rows = self._rows, None

@@ -144,18 +144,18 @@ class GradientBalancer(RowBalancer):
         shares: dict[str, float],
     ) -> None:
         """Take in one micro-batch by rows, by activations, or with one walk of the trunk."""
-        if is_sharded(module.network.split_parameters().shared):
+        if is_sharded(self.parameters_of(module).shared):
             self._collect_sharded(module, step, scaled, means, shares)
             return
         if self._due() and not self.stages.cheap:
             if self._ghost is None:
                 super().collect(module, step, scaled, means, shares)
                 return
-            split = module.network.split_parameters()
+            split = self.parameters_of(module)
             require_shared(self, module, split.shared)
             self._ghost.collect(step, scaled, split, self.entries)
             return
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)
@@ -192,7 +192,7 @@ class GradientBalancer(RowBalancer):
                 super().finish(module, losses, step)
                 return
             inner = self._ghost.gramian(self.entries, step) / self.loss_scale() ** 2
-            split = module.network.split_parameters()
+            split = self.parameters_of(module)
             if self.all_finite(torch.isfinite(inner.diagonal()), step):
                 found = self._solve(inner, losses, step)
                 self._summarise(inner, found)
@@ -202,7 +202,7 @@ class GradientBalancer(RowBalancer):
             else:
                 self._ghost.write(torch.full_like(losses, torch.nan), step)
             return
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         mean_gradients([*split.shared, *split.all_own()])
         self.record(self._kept[0, step.present], step)
 
@@ -220,7 +220,7 @@ class GradientBalancer(RowBalancer):
                 "sharded parameters go with gram: exact, group: whole and refresh: 1, found "
                 f"{stages.gram}, {stages.group} and {stages.refresh}."
             )
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         if self._sharded is None or {id(p) for p in self._sharded.parameters} != {
             id(p) for p in split.shared
         }:
@@ -233,7 +233,7 @@ class GradientBalancer(RowBalancer):
 
     def _finish_sharded(self, module: Balanceable, losses: Tensor, step: Step) -> None:
         assert self._sharded is not None
-        split = module.network.split_parameters()
+        split = module.network.split_parameters()  # sharded again after the walks
         mean_gradients(split.all_own())
         inner = self._sharded.gramian(step) / self.loss_scale() ** 2
         weights = torch.full_like(losses, torch.nan)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mtl_core.balancing.base import Balancer
 from mtl_core.balancing.gradient import GradientBalancer
 from mtl_core.balancing.losses import TaskLosses
-from mtl_core.balancing.ranks import mean_gradients
+from mtl_core.balancing.ranks import mean_gradients, world_size
 from mtl_core.balancing.sharded import is_sharded
 from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
 from mtl_core.nn.features import Features
@@ -201,7 +201,7 @@ class Balanced:
         self.balancer.take(
             self, step, total if scaler is None else scaler.scale(total), boundary=last
         )
-        if last and not self.balancer.by_hand:
+        if last and not self.balancer.by_hand and world_size() > 1:
             split = self.network.split_parameters()
             mean_gradients([*split.shared, *split.all_own()])
 

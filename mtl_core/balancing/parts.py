@@ -152,7 +152,7 @@ class PartsBalancer(RowBalancer):
             raise BalancerError(
                 f"{type(self).__name__} needs a module that can evaluate parts of a batch."
             )
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         buffer = self._rows(module.network, split)
         device = split.shared[0].device

@@ -123,7 +123,7 @@ class RowBalancer(Balancer):
         shares: dict[str, float],
     ) -> None:
         """Add one micro-batch's rows."""
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         buffer = self._rows(module.network, split)
         index = {entry: i for i, entry in enumerate(self.entries)}
@@ -134,7 +134,7 @@ class RowBalancer(Balancer):
         """Average over ranks, ask the method, write ``.grad``."""
         buffer = self._buffer
         assert buffer is not None
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         buffer.complete()
         mean_window(buffer, split.all_own())
         rows = self.pick(buffer.rows, step)

@@ -172,7 +172,7 @@ class SelUpdate(Balancer):
             raise BalancerError("SelUpdate steps the optimiser itself, which needs a trainer.")
         self._check_window(self._trainer)
         self._check_scaler()
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         parameters = [*split.shared, *split.all_own()]
         again = step.recompute

@@ -220,7 +220,7 @@ class SharpnessBalancer(RowBalancer):
         if not self.due():
             super().collect(module, step, scaled, means, shares)
             return
-        split = module.network.split_parameters()
+        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         buffer = self._rows(module.network, split)
         with kept_graphs():

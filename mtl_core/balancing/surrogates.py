@@ -33,7 +33,7 @@ def surrogate_gramian(
         buffer = RowBuffer(parameters, len(update.entries))
         for i, row in enumerate(border.rows):
             buffer.add(i, border.walk(row, parameters, retain_graph=True))
-        return _over_ranks(buffer.rows / border.scale)
+        return _over_ranks(buffer.rows) / border.scale**2
     return _part_gramian(stages.parts, step, split, update, border.scale)
 
 
@@ -83,7 +83,7 @@ def _part_gramian(
         with kept_graphs():
             add_rows(buffer, part, part.total * scale, split, index, shares, rows_only=True)
     buffer.complete()
-    return _over_ranks(buffer.rows / scale)
+    return _over_ranks(buffer.rows) / scale**2
 
 
 def _over_ranks(rows: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class TaskAdam(JacobianBalancer):
         scale = self.loss_scale()
         names = {id(p): name for name, p in module.network.named_parameters()}
         present = {entry.partition("/")[0] for entry in step.entries}
-        for task, parameters in module.network.split_parameters().own.items():
+        for task, parameters in self.parameters_of(module).own.items():
             if task not in present:
                 continue
             for parameter in parameters:

@@ -126,3 +126,22 @@ def test_memory_of_the_graph_is_released(balancer):
     assert module.task_losses is None
     assert all(p.grad is None or p.grad.grad_fn is None for p in module.parameters())
     assert parameters_of(module).isfinite().all()
+
+
+@pytest.mark.parametrize("balancer", [PCGrad, MGDAUB])
+def test_parameters_are_sorted_once_a_backward_and_anew_in_the_next(balancer, monkeypatch):
+    module = toy_module()
+    network, calls = module.network, []
+    plain = network.split_parameters
+
+    def counted():
+        calls.append(0)
+        return plain()
+
+    monkeypatch.setattr(network, "split_parameters", counted)
+    method = balancer()
+    fit(method, module=module, max_steps=1)
+    once = len(calls)
+    fit(method, module=module, max_steps=3)
+    assert len(calls) - once == once + 2, "a backward more, a call more"
+    assert method._split is None, "nothing is held behind it"
