@@ -244,6 +244,7 @@ ROUTES: dict[str, Callable[[Problem], Step]] = {
     "exact PCGrad": ours(PCGrad()),
     "batched": ours(MGDA(stages=Stages(gram="batched"))),
     "ghost": ours(MGDA(stages=Stages(gram="ghost"))),
+    "auto": ours(MGDA(stages=Stages(gram="auto"))),
     "refresh 4": ours(MGDA(stages=Stages(refresh=4))),
     "last_layer": ours(MGDA(stages=Stages(gram="last_layer"))),
     "feature": ours(MGDA(stages=Stages(gram="feature"))),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_core.balancing.losses import Step, TaskLosses
+from mtl_core.balancing.ranks import world_size
 from mtl_core.balancing.rows import (
     RowBuffer,
     accumulate,
@@ -25,6 +26,12 @@ from mtl_core.balancing.rows import (
 )
 from mtl_core.errors import BalancerError
 from mtl_core.nn.parts import ParameterSplit, SharedNetwork
+
+COVERED = 0.9
+"""Share of the shared numbers that has to lie in linear layers for ``gram: auto`` to use them."""
+
+SAVED = 0.55
+"""Operations, over those of rows, below which it does."""
 
 
 @dataclass
@@ -65,6 +72,30 @@ class Ghost:
         if torch.is_grad_enabled() and output.requires_grad and module.training:
             assert isinstance(module, nn.Linear)
             self._calls.append((module, inputs[0].detach(), output))
+
+    def forget(self) -> None:
+        """Drop what was heard in a forward pass that needs no Gramian."""
+        self._calls = []
+
+    def pays(self, step: TaskLosses, split: ParameterSplit, tasks: int) -> bool:
+        """Whether activations need fewer operations than rows, by the forward pass just heard.
+
+        Args:
+            step: the micro-batch of that pass; without cut features it has to be rows.
+            split: whose parameters are whose.
+            tasks: T.
+        """
+        if not step.cut or step.features is None or world_size() > 1:
+            return False
+        shared = {id(p): p.numel() for p in split.shared}
+        held = sum(shared.values())
+        pairs = rows = covered = 0
+        for module, inputs, _ in self._calls:
+            covered += shared.pop(id(module.weight), 0)
+            samples = inputs.numel() // module.in_features
+            costs = _operations(tasks, samples, module.in_features, module.out_features)
+            pairs, rows = pairs + min(costs), rows + costs[1]
+        return covered >= COVERED * held and pairs <= SAVED * rows
 
     def collect(
         self, step: TaskLosses, scaled: Tensor, split: ParameterSplit, entries: Sequence[str]
@@ -211,8 +242,7 @@ def layer_gramian(inputs: Tensor, signals: Tensor, bias: bool) -> Tensor:
     tasks, samples, width = signals.shape
     depth = inputs.shape[1]
     with torch.autocast(inputs.device.type, enabled=False):
-        by_rows = tasks * samples * depth * width + tasks**2 * depth * width
-        by_pairs = samples**2 * (depth + tasks * width) + tasks**2 * samples * width
+        by_pairs, by_rows = _operations(tasks, samples, depth, width)
         if by_rows < by_pairs:
             rows = torch.matmul(signals.transpose(1, 2), inputs).flatten(1)
             if bias:
@@ -223,3 +253,9 @@ def layer_gramian(inputs: Tensor, signals: Tensor, bias: bool) -> Tensor:
         if not full_precision(left):
             left, right = left.double(), right.double()
         return (left @ right.t()).double().cpu()
+
+
+def _operations(tasks: int, samples: int, depth: int, width: int) -> tuple[int, int]:
+    """Multiplications of a linear layer's part of the Gramian by activations, and by rows."""
+    by_pairs = samples**2 * (depth + tasks * width) + tasks**2 * samples * width
+    return by_pairs, tasks * samples * depth * width + tasks**2 * depth * width

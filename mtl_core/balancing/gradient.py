@@ -51,6 +51,7 @@ class GradientBalancer(RowBalancer):
         self._factor = 1.0
         self._inner: Tensor | None = None
         self._ghost: Ghost | None = None
+        self._ghost_pays: bool | None = None
         self._sharded: ShardedRows | None = None
         self._aux: Tensor | None = None
 
@@ -110,14 +111,14 @@ class GradientBalancer(RowBalancer):
         return checked
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listen to the trunk's linear layers too where ``gram: ghost`` asks for it."""
+        """Listen to the trunk's linear layers too where ``gram`` asks for it."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and isinstance(pl_module, Balanceable):
             self.listen(pl_module)
 
     def listen(self, module: Balanceable) -> None:
-        """Begin to record activations where ``gram: ghost`` asks for it."""
-        if self.stages.gram == "ghost":
+        """Begin to record activations where ``gram`` asks for it."""
+        if self.stages.gram in ("ghost", "auto"):
             self._ghost = Ghost(module.network)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -148,6 +149,12 @@ class GradientBalancer(RowBalancer):
             self._collect_sharded(module, step, scaled, means, shares)
             return
         if self._due() and not self.stages.cheap:
+            if self._ghost is not None and self.stages.gram == "auto":
+                if self._ghost_pays is None:
+                    split = self.parameters_of(module)
+                    self._ghost_pays = self._ghost.pays(step, split, len(self.entries))
+                if not self._ghost_pays:
+                    self.stop_listening()
             if self._ghost is None:
                 super().collect(module, step, scaled, means, shares)
                 return
@@ -155,6 +162,8 @@ class GradientBalancer(RowBalancer):
             require_shared(self, module, split.shared)
             self._ghost.collect(step, scaled, split, self.entries)
             return
+        if self._ghost is not None:
+            self._ghost.forget()
         split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
@@ -215,7 +224,7 @@ class GradientBalancer(RowBalancer):
         shares: dict[str, float],
     ) -> None:
         stages = self.stages
-        if stages.gram != "exact" or stages.group != "whole" or stages.refresh > 1:
+        if stages.gram not in ("exact", "auto") or stages.group != "whole" or stages.refresh > 1:
             raise BalancerError(
                 "sharded parameters go with gram: exact, group: whole and refresh: 1, found "
                 f"{stages.gram}, {stages.group} and {stages.refresh}."
@@ -357,6 +366,7 @@ class GradientBalancer(RowBalancer):
         self._pipeline = Pipeline(self.stages, entries)
         self._kept, self._factor = torch.ones(2, entries, dtype=torch.float64), 1.0
         self._members, self._inner, self._sharded, self._aux = {}, None, None, None
+        self._ghost_pays = None
 
     def family_state(self) -> dict[str, Any]:
         """The stages' state, and that of every group."""
@@ -369,12 +379,14 @@ class GradientBalancer(RowBalancer):
             "kept": self._kept,
             "factor": self._factor,
             "groups": members,
+            "ghost_pays": self._ghost_pays,
         }
 
     def load_family_state(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self._pipeline.load(state["stages"])
         self._kept, self._factor = state["kept"].clone(), state["factor"]
+        self._ghost_pays = state.get("ghost_pays")
         self._members = {}
         for name, kept in state["groups"].items():
             member = self._member(name)

@@ -15,7 +15,7 @@ from mtl_core.balancing.scalars import LearnedScalars
 from mtl_core.errors import ArgumentError, BalancerError, UnknownNameError
 
 _CHOICES = {
-    "gram": ("exact", "batched", "ghost", "last_layer", "feature", "subsample"),
+    "gram": ("exact", "batched", "ghost", "auto", "last_layer", "feature", "subsample"),
     "transform": ("none", "log", "exp_scale"),
     "row_scale": ("none", "l2", "loss", "loss+", "ema_l2"),
     "group": ("whole", "layer", "matrix"),
@@ -31,7 +31,8 @@ class Stages:
     Args:
         gram: where the Gramian comes from. ``exact``: one walk of the trunk a task. ``batched``:
             the same in one vectorised walk. ``ghost``: exact, from activations and signals of
-            linear layers, cheaper for small batches through wide layers. Approximations, with one
+            linear layers, cheaper for small batches through wide layers. ``auto``: ``ghost`` where
+            the first batch says that it is cheaper, else ``exact``. Approximations, with one
             weighted walk of the trunk: ``last_layer`` (rows of the last shared layer), ``feature``
             (gradients of the features), ``subsample`` (exact rows of a part of the batch).
         layer: name of the module whose parameters ``last_layer`` takes; empty takes the last
@@ -58,7 +59,9 @@ class Stages:
         weight_decoders: multiply every decoder's gradient by its task's weight too.
     """
 
-    gram: Literal["exact", "batched", "ghost", "last_layer", "feature", "subsample"] = "exact"
+    gram: Literal["exact", "batched", "ghost", "auto", "last_layer", "feature", "subsample"] = (
+        "exact"
+    )
     layer: str = ""
     parts: int = 4
     transform: Literal["none", "log", "exp_scale"] = "none"

@@ -30,6 +30,7 @@ METHODS = {
     "LDCMTL": LDCMTL,
     "MGDAUB": MGDAUB,
     "ghost": lambda: PCGrad(stages=Stages(gram="ghost")),
+    "auto": lambda: PCGrad(stages=Stages(gram="auto")),
     "last_layer": lambda: PCGrad(stages=Stages(gram="last_layer", refresh=2)),
 }
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from toys import ToyNetwork, fit, toy_loader, toy_module
 
-from mtl_core.balancing import GradientBalancer, PCGrad
+from mtl_core.balancing import Balanced, GradientBalancer, PCGrad
+from mtl_core.balancing.ghost import Ghost
 from mtl_core.balancing.rows import gramian
 from mtl_core.balancing.stages import Stages
 from mtl_core.balancing.surrogates import last_layer
@@ -38,6 +39,79 @@ def test_other_exact_routes_agree(gram, options, network):
     found = fit(other, module=toy_module(**network), **options)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(other.seen[0], exact.seen[0])
+
+
+def test_nothing_heard_between_refreshes_is_kept():
+    """Activations would hold the graphs of all steps in between."""
+    methods = [Watched(stages=Stages(gram=gram, refresh=3)) for gram in ("exact", "ghost")]
+    held = []
+
+    class Calls(L.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            held.append(len(methods[1]._ghost._calls))
+
+    wanted = fit(methods[0], max_steps=7)
+    torch.testing.assert_close(fit(methods[1], Calls(), max_steps=7), wanted)
+    assert held == [0] * 7
+
+
+def auto(trunk, samples, tasks=4, *, cut=True):
+    """An update under ``gram: auto``, and the same under ``exact``."""
+    heads = {str(i): torch.nn.Linear(24, 1) for i in range(tasks)}
+    found = []
+    for gram in ("auto", "exact"):
+        method = Watched(stages=Stages(gram=gram))
+        torch.manual_seed(0)
+        inputs, targets = torch.randn(samples, *trunk.shape), torch.randn(samples, 1)
+        with Balanced(method, shared=trunk, own=heads) as balanced:
+            features = trunk(inputs)
+            sides = balanced.cut(features) if cut else dict.fromkeys(heads, features)
+            balanced.backward(
+                {k: (heads[k](x) - targets).square().mean() for k, x in sides.items()}
+            )
+        found.append([p.grad.clone() for p in trunk.parameters()])
+        trunk.zero_grad()
+        for head in heads.values():
+            head.zero_grad()
+        if gram == "auto":
+            chosen = method.state_dict()["family"]["ghost_pays"]
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    return chosen
+
+
+def perceptron():
+    layers = (torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 24))
+    trunk = torch.nn.Sequential(*layers)
+    trunk.shape = (16,)
+    return trunk
+
+
+def convolutions():
+    flat = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 24, 3), torch.nn.ReLU(), *flat)
+    trunk.shape = (3, 8, 8)
+    return trunk
+
+
+def test_auto_listens_to_few_samples_through_wide_layers_only():
+    torch.manual_seed(0)
+    assert auto(perceptron(), samples=4)
+    assert not auto(perceptron(), samples=128)
+    assert not auto(convolutions(), samples=4)
+    assert not auto(perceptron(), samples=4, cut=False)
+
+
+def test_auto_goes_on_as_it_was_resumed(monkeypatch):
+    """A smaller last batch of an epoch does not decide anew."""
+    method = Watched(stages=Stages(gram="auto"))
+    fit(method, max_steps=1)
+    state = method.state_dict()
+    assert state["family"]["ghost_pays"] is False
+    other = Watched(stages=Stages(gram="auto"))
+    other.load_state_dict(state)
+    monkeypatch.setattr(Ghost, "pays", lambda *a: pytest.fail("decided already"))
+    fit(other, max_steps=1)
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
