@@ -17,6 +17,7 @@ from mtl_core.balancing.rows import kept_graphs
 from mtl_core.checkpoint import check_stamp, stamp
 from mtl_core.data.batch import Batch, batch_size, take_samples
 from mtl_core.errors import ArgumentError, MissingTaskError, NoLabelsError, NonFiniteLossError
+from mtl_core.modules.compiling import compile_parts
 from mtl_core.modules.objective import check_groups, entry_losses, list_entries, to_host
 from mtl_core.modules.replay import RandomState, kept_buffers
 from mtl_core.modules.scores import Scores
@@ -89,8 +90,7 @@ class MultiTaskModule(L.LightningModule):
         }
         self.compiled = bool(compile)
         if compile:
-            for part in self.network.compiled_parts():
-                part.compile(backend=compile)
+            compile_parts(self.network.compiled_parts(), backend=compile)
 
     def forward(self, inputs: Any, tasks: list[TaskName] | None = None) -> Predictions:
         """Raw predictions by task name, see `MultiTaskNetwork.forward`."""

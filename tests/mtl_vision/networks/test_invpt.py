@@ -5,6 +5,7 @@ import torch
 from dense_laws import ENCODER, SIZE, NetworkLaws, first, scramble, turn
 
 from mtl_core.errors import ArgumentError
+from mtl_core.modules.compiling import compile_parts
 from mtl_vision.networks import InvPT
 
 SMALL = partial(InvPT, width=32, feature_width=24)
@@ -105,6 +106,5 @@ def test_compiled_in_parts_it_computes_the_same():
     images = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         expected = network(images)["semseg"]
-        for part in network.compiled_parts():
-            part.compile(backend="eager")
+        compile_parts(network.compiled_parts(), backend="eager")
         torch.testing.assert_close(network(images)["semseg"], expected)

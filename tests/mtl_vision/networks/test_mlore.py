@@ -7,6 +7,7 @@ from toy_maps import DENSE_TASKS, TINY_VIT, images, train_dense
 
 from mtl_core.balancing import MGDAUB, UW
 from mtl_core.errors import ArgumentError, BalancerError
+from mtl_core.modules.compiling import compile_parts
 from mtl_core.tasks import MultiLabel
 from mtl_vision.networks.mlore import MLoRE
 from mtl_vision.networks.mlore_block import MLoREBlock
@@ -129,7 +130,6 @@ def test_whole_blocks_compile():
     net = network({"depth": TASKS["depth"]}, encoder="resnet10t", blocks=1, noise=False).eval()
     with torch.no_grad():
         expected = net(images())["depth"]
-        for part in net.layers.modules():
-            if isinstance(part, MLoREBlock):
-                part.compile(backend="eager", fullgraph=True)
+        blocks = [part for part in net.layers.modules() if isinstance(part, MLoREBlock)]
+        compile_parts(blocks, backend="eager", fullgraph=True)
         torch.testing.assert_close(net(images())["depth"], expected)

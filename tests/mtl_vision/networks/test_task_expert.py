@@ -9,6 +9,7 @@ from toy_maps import DENSE_TASKS, TINY_VIT, images, train_dense
 
 from mtl_core.balancing import MGDAUB, UW, PCGrad
 from mtl_core.errors import ArgumentError, BalancerError
+from mtl_core.modules.compiling import compile_parts
 from mtl_core.tasks import MultiLabel
 from mtl_vision.encoders import TimmEncoder
 from mtl_vision.networks.task_expert import TaskExpert
@@ -299,8 +300,7 @@ def test_compiled_parts_hold_no_border_back():
     net = network({"depth": TASKS["depth"]}, encoder=shallow).eval()
     with torch.no_grad():
         expected = net(images())
-        for part in net.compiled_parts():
-            part.compile(backend="eager", fullgraph=True)
+        compile_parts(net.compiled_parts(), backend="eager", fullgraph=True)
         found = net(images())
     torch.testing.assert_close(found["depth"], expected["depth"])
 
