@@ -54,11 +54,23 @@ def test_rows_carry_method_block_and_plan(plan_file, tmp_path):
 
 
 def test_step_time_and_macs(plan_file):
-    assert step_time(FIT) == 50.0
-    assert step_time(TEST) is None
+    assert step_time([FIT]) == 50.0
+    assert step_time([TEST]) is None
     plan, _ = one_job(plan_file)
     row = macs_row("famo", plan, {"together": {"macs": 12}})
     assert (row.metric, row.value, row.seed) == ("cost/macs", 12.0, None)
+
+
+def test_what_is_trained_twice_costs_both_trainings(plan_file, tmp_path):
+    plan, job = one_job(plan_file)
+    rows = [Row("Own", "left", "accuracy", 0.8, True, 5, "test", "", "", "x")]
+    rows += [Row("Own", "right", "error", 0.2, False, 5, "test", "", "", "x")]
+    Table(tuple(rows)).write(tmp_path / "results.csv")
+    first = Outcome("finished", "", 6.0, 5.0, 80.0, {"steps": 150, "seconds": 5.5})
+    ending = Ending.of({"first": first, "fit": FIT, "test": TEST})
+    found = run_rows(job, plan, tmp_path / "results.csv", ending)
+    costs = {row.metric: row.value for row in found if row.metric.startswith("cost/")}
+    assert costs == {"cost/cpu_seconds": 7.0, "cost/peak_mib": 100.0, "cost/step_ms": 40.0}
 
 
 @pytest.mark.parametrize("blind", [False, True])
