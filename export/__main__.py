@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mtl_core.broken_pipe import quiet_broken_pipe
 from mtl_core.errors import MTLError, UnknownNameError
 
 VERBS = {
@@ -41,7 +42,11 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 a check failed, 2 a mistake in what was asked for.
     """
-    given = list(sys.argv[1:] if words is None else words)
+    with quiet_broken_pipe():
+        return _run(list(sys.argv[1:] if words is None else words))
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         sys.stdout.write(f"{USAGE}\n")
         return 0 if given else 2

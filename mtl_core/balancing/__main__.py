@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from mtl_core.balancing.catalogue import catalogue, markdown, terminal
+from mtl_core.broken_pipe import quiet_broken_pipe
 
 
 def main() -> None:
@@ -15,4 +16,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_broken_pipe():
+        main()
