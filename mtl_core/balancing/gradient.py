@@ -145,26 +145,24 @@ class GradientBalancer(RowBalancer):
         shares: dict[str, float],
     ) -> None:
         """Take in one micro-batch by rows, by activations, or with one walk of the trunk."""
-        if is_sharded(self.parameters_of(module).shared):
+        split = self.parameters_of(module)
+        if is_sharded(split.shared):
             self._collect_sharded(module, step, scaled, means, shares)
             return
         if self._due() and not self.stages.cheap:
             if self._ghost is not None and self.stages.gram == "auto":
                 if self._ghost_pays is None:
-                    split = self.parameters_of(module)
                     self._ghost_pays = self._ghost.pays(step, split, len(self.entries))
                 if not self._ghost_pays:
                     self.stop_listening()
             if self._ghost is None:
                 super().collect(module, step, scaled, means, shares)
                 return
-            split = self.parameters_of(module)
             require_shared(self, module, split.shared)
             self._ghost.collect(step, scaled, split, self.entries)
             return
         if self._ghost is not None:
             self._ghost.forget()
-        split = self.parameters_of(module)
         require_shared(self, module, split.shared)
         present = [e for e in self.entries if e in means]
         losses = torch.tensor([means[e] for e in present], dtype=torch.float64)

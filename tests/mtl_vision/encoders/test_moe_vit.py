@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_core.errors import ArgumentError, UnknownNameError
@@ -397,6 +398,7 @@ def test_an_expert_of_vit_s_has_295680_parameters_and_a_router_6144():
 def test_compiled_parts_leave_the_routing_out_and_compute_the_same():
     encoder = scrambled()
     parts = encoder.compiled_parts()
+    assert all(isinstance(part, nn.Module) for part in parts)
     assert not any(isinstance(m, Router | ExpertBank) for p in parts for m in p.modules())
     with torch.no_grad():
         expected = encoder(images(), "depth")
