@@ -85,16 +85,24 @@ def test_grouped_products_are_for_cuda():
     assert not has_grouped(torch.zeros(4, 8, dtype=torch.bfloat16))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_grouped_products_equal_single_ones():
-    x = torch.randn(16, 8, device="cuda", dtype=torch.bfloat16)
-    if not has_grouped(x):
+CUDA = pytest.param(
+    "cuda",
+    marks=(
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    ),
+)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_grouped_products_equal_single_ones(device):
+    x = torch.randn(16, 8, device=device, dtype=torch.bfloat16)
+    if device == "cuda" and not has_grouped(x):
         pytest.skip("torch has no grouped products here")
-    weight = torch.randn(4, 8, 16, device="cuda")
-    bias = torch.randn(4, 16, device="cuda")
-    expert = torch.arange(4, device="cuda").repeat_interleave(4)
-    ends = torch.tensor([4, 8, 12, 16], device="cuda")
+    weight = torch.randn(4, 8, 16, device=device)
+    bias = torch.randn(4, 16, device=device)
+    expert = torch.arange(4, device=device).repeat_interleave(4)
+    ends = torch.tensor([4, 8, 12, 16], device=device)
     found = grouped_linear(x, weight, bias, expert, ends)
     wanted = torch.stack([x[i].float() @ weight[e] + bias[e] for i, e in enumerate(expert)])
     torch.testing.assert_close(found.float(), wanted, atol=0.1, rtol=0.05)
