@@ -86,6 +86,13 @@ class ExpertBank(nn.Module):
         """Experts that do not learn."""
         return [e for e, at in enumerate(self.place.tolist()) if at >= len(self.b1)]
 
+    def rows(self) -> list[int]:
+        """Where each expert lies among the trainable ones followed by the frozen ones."""
+        found: list[int] = (
+            self.place.tolist() if len(self.frozen_b1) else [*range(self.num_experts)]
+        )
+        return found
+
     def stacks(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w1, b1, w2 and b2 of all experts in their order; copies where some are frozen."""
         if not len(self.frozen_b1):
@@ -102,8 +109,7 @@ class ExpertBank(nn.Module):
             [*getattr(self, name).unbind(), *getattr(self, f"frozen_{name}").unbind()]
             for name in STACKS
         ]
-        order = range(self.num_experts) if not len(self.frozen_b1) else self.place.tolist()
-        return [Expert(*(part[at] for part in parts)) for at in order]
+        return [Expert(*(part[at] for part in parts)) for at in self.rows()]
 
     def expert(self, number: int) -> Expert:
         """One expert; its weights are views that can be written to without gradients."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.moe.bank import ExpertBank
 from mtl_core.moe.grouped import grouped_linear, has_grouped
+from mtl_core.moe.in_turn import add_in_turn
 
 Backend: TypeAlias = Literal["sorted", "loop", "dense", "capacity", "gather"]
 """How tokens get to their experts.
@@ -82,24 +83,18 @@ def by_order(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
     """
     pairs = idx.flatten()
     order = pairs.argsort(stable=True)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    rows: Tensor = _Spread.apply(x, order, back, idx.shape[1])
-    if has_grouped(rows, bank.hidden):
+    if has_grouped(x, bank.hidden):
         w1, b1, w2, b2 = bank.stacks()
         ends = torch.bincount(pairs, minlength=bank.num_experts).cumsum(0)
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        rows: Tensor = _Spread.apply(x, order, back, idx.shape[1])
         hidden = F.gelu(grouped_linear(rows, w1, b1, pairs[order], ends))
         found = grouped_linear(hidden, w2, b2, pairs[order], ends)
-    else:
-        counts = segments(pairs, bank.num_experts)
-        # Without any token the first expert computes nothing, so that gradients still arrive.
-        held = [e for e, count in enumerate(counts) if count] or [0]
-        experts = bank.experts()
-        parts = rows.split([counts[e] for e in held])
-        found = torch.cat([experts[e](part) for e, part in zip(held, parts, strict=True)])
-    own: Tensor = _Permute.apply(found, back, order)
-    weights = gate.to(own.dtype).unsqueeze(1)
-    return torch.bmm(weights, own.view(*idx.shape, own.shape[1])).squeeze(1)
+        own: Tensor = _Permute.apply(found, back, order)
+        weights = gate.to(own.dtype).unsqueeze(1)
+        return torch.bmm(weights, own.view(*idx.shape, own.shape[1])).squeeze(1)
+    return add_in_turn(bank, x, order, gate, segments(pairs, bank.num_experts))
 
 
 def segments(pairs: Tensor, num_experts: int) -> list[int]:

@@ -86,10 +86,10 @@ def test_experts_cost_what_is_chosen_and_dense_ones_all():
     network = Routed(toy_tasks())
     profile = profile_network(network, torch.rand(3, 8))
     expert, router = 2 * 8 * 16, 8 * 4
-    mixing = 2 * 8  # the weighted sum of two experts' outputs
-    assert profile.single["kind"].macs == 2 * expert + router + mixing + HEADS["kind"]
+    assert profile.single["kind"].macs == 2 * expert + router + HEADS["kind"]
     dense = profile.dense["kind"].macs
-    assert dense == 4 * expert + router + 4 * 8 + HEADS["kind"]
+    mixing = 4 * 8  # all experts' outputs are weighed by a product, chosen ones one by one
+    assert dense == 4 * expert + router + mixing + HEADS["kind"]
     assert network.ffn.backend == "sorted"
     assert profile.saving("kind")["all experts"] == pytest.approx(
         1 - profile.single["kind"].macs / dense
