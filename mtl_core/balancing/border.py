@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.balancing.ranks import sum_over_ranks
@@ -47,11 +48,26 @@ class Border:
         self, gradient: Tensor, parameters: Sequence[nn.Parameter], *, retain_graph: bool
     ) -> list[Tensor | None]:
         """Gradients of parameters for one gradient (m,) at the border, loss scale included."""
+        outgoing = self._outgoing(gradient)
+        return trunk_gradient(self.features, outgoing, parameters, retain_graph=retain_graph)
+
+    def signal(self, gradient: Tensor, edge: GradientEdge) -> Tensor:
+        """Gradient at an edge of the trunk's graph, which is kept; loss scale included."""
+        reached = [i for i, f in enumerate(self.features) if f.requires_grad]
+        outgoing = self._outgoing(gradient)
+        (found,) = torch.autograd.grad(
+            [self.features[i] for i in reached],
+            [edge],
+            [outgoing[i] for i in reached],
+            retain_graph=True,
+        )
+        return found
+
+    def _outgoing(self, gradient: Tensor) -> list[Tensor]:
         parts = (gradient * self.scale).split([f.numel() for f in self.features])
-        outgoing: list[Tensor | None] = [
+        return [
             part.view(f.shape).to(f.dtype) for part, f in zip(parts, self.features, strict=True)
         ]
-        return trunk_gradient(self.features, outgoing, parameters, retain_graph=retain_graph)
 
 
 def merge_at_border(

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mtl_core.balancing.border import Border
 from mtl_core.balancing.feature import inner_over_ranks
+from mtl_core.balancing.ghost import layer_gramian
+from mtl_core.balancing.linear_use import linear_use
 from mtl_core.balancing.losses import Step, TaskLosses
 from mtl_core.balancing.ranks import share_labels, sum_over_ranks, world_size
 from mtl_core.balancing.rows import RowBuffer, add_rows, gramian, kept_graphs
@@ -30,6 +33,10 @@ def surrogate_gramian(
         return inner_over_ranks(border.rows)
     if stages.gram == "last_layer":
         parameters = last_layer(network, split, stages.layer)
+        use = linear_use(border.features, parameters) if world_size() == 1 else None
+        if use is not None:
+            signals = torch.stack([border.signal(row, use.edge) for row in border.rows])
+            return layer_gramian(use.inputs.float(), signals.float(), use.bias) / border.scale**2
         buffer = RowBuffer(parameters, len(update.entries))
         for i, row in enumerate(border.rows):
             buffer.add(i, border.walk(row, parameters, retain_graph=True))

@@ -7,6 +7,7 @@ from toys import ToyNetwork, fit, toy_loader, toy_module
 
 from mtl_core.balancing import Balanced, GradientBalancer, PCGrad
 from mtl_core.balancing.ghost import Ghost
+from mtl_core.balancing.linear_use import linear_use
 from mtl_core.balancing.rows import gramian
 from mtl_core.balancing.stages import Stages
 from mtl_core.balancing.surrogates import last_layer
@@ -112,6 +113,45 @@ def test_auto_goes_on_as_it_was_resumed(monkeypatch):
     other.load_state_dict(state)
     monkeypatch.setattr(Ghost, "pays", lambda *a: pytest.fail("decided already"))
     fit(other, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate_grad_batches": 3}, {"precision": "bf16-mixed"}]
+)
+@pytest.mark.parametrize("network", [{}, {"norm": True}])
+def test_last_layer_by_activations_and_by_rows(monkeypatch, options, network):
+    """A linear layer needs no rows where its inputs and signals are at hand."""
+    found, seen, used = [], [], []
+    for use in (linear_use, lambda *a: None):
+        monkeypatch.setattr(
+            "mtl_core.balancing.surrogates.linear_use",
+            lambda *a, use=use: used.append(use(*a)) or used[-1],
+        )
+        method = Watched(stages=Stages(gram="last_layer"))
+        found.append(fit(method, module=toy_module(**network), **options))
+        seen.append(method.seen)
+    plain = "precision" not in options
+    assert [u is not None for u in used] == [plain] * len(seen[0]) + [False] * len(seen[0])
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-6)  # sums of float32
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [4, 128])
+def test_last_layer_of_few_samples_and_of_many(samples):
+    """Pairs of samples are cheaper for few, rows formed of all signals at once for many."""
+    torch.manual_seed(0)
+    trunk, heads = perceptron(), {str(i): torch.nn.Linear(24, 1) for i in range(3)}
+    inputs, method = torch.randn(samples, 16), Watched(stages=Stages(gram="last_layer"))
+    with Balanced(method, shared=trunk, own=heads) as balanced:
+        sides = balanced.cut(trunk(inputs).relu())
+        balanced.backward({k: heads[k](x).square().mean() for k, x in sides.items()})
+    rows = []
+    for head in heads.values():
+        loss = head(trunk(inputs).relu()).square().mean()
+        rows.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, trunk[2].parameters())])
+        )
+    torch.testing.assert_close(method.seen[0], gramian(torch.stack(rows)), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
