@@ -83,9 +83,11 @@ class _InTurn(torch.autograd.Function):
         (dy,), shares = gradients, ctx.shares
         x, gate, *rest = ctx.saved_tensors
         stacks, inner = rest[: 2 * len(STACKS)], rest[2 * len(STACKS) :]
+        _, _, to_x, _, *to_stacks = ctx.needs_input_grad
         again = torch.is_grad_enabled()
-        slopes = _Slopes(stacks[: len(STACKS)], shares.rows, apart=again or _is_several(dy))
-        dx, dgate = torch.zeros_like(x), [gate.new_empty(0)]
+        apart = again or _is_several(dy)
+        slopes = _Slopes(stacks[: len(STACKS)], shares.rows, apart) if any(to_stacks) else None
+        dx, dgate = torch.zeros_like(x) if to_x else None, [gate.new_empty(0)]
         for (row, tokens, weights), first in zip(shares.split(gate), inner, strict=True):
             w1, b1, w2, b2 = _expert(stacks, row)
             rows, dout = x.index_select(0, tokens), dy.index_select(0, tokens)
@@ -95,13 +97,15 @@ class _InTurn(torch.autograd.Function):
             dgate.append((dhidden * hidden).sum(1) + dout @ b2)
             dout = dout * weights
             dfirst = torch.ops.aten.gelu_backward(dhidden * weights, first)
-            slopes.put(row, rows, dfirst, hidden, dout)
-            add = dx.index_add if slopes.apart else dx.index_add_
-            dx = add(0, tokens, dfirst @ w1.t())
+            if slopes is not None:
+                slopes.put(row, rows, dfirst, hidden, dout)
+            if dx is not None:
+                dx = (dx.index_add if apart else dx.index_add_)(0, tokens, dfirst @ w1.t())
         back = torch.empty_like(shares.order)
         back[shares.order] = torch.arange(len(back), device=back.device)
         placed = torch.cat(dgate).index_select(0, back).view(gate.shape)
-        return None, None, dx, placed, *slopes.stacks(), *[None] * len(STACKS)
+        none = [None] * len(STACKS)
+        return None, None, dx, placed, *(none if slopes is None else slopes.stacks()), *none
 
 
 class _Slopes:

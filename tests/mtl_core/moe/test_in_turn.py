@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_core.moe import ExpertBank, dispatch
 
@@ -79,6 +80,24 @@ def test_nothing_is_kept_without_gradients():
         found = dispatch(bank, x, idx, gate)
     assert found.grad_fn is None
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("still", ["x", "bank"])
+def test_only_what_learns_is_multiplied(still):
+    """As where routers learn and their experts do not, or experts and the encoder does not."""
+    bank, x, idx, gate = layer()
+    inputs = {"x": [x], "bank": list(bank.parameters())}
+    found = [t for name, held in inputs.items() if name != still for t in held]
+    wanted = torch.autograd.grad(dispatch(bank, x, idx, gate).square().sum(), [gate, *found])
+    for tensor in inputs[still]:
+        tensor.requires_grad_(False)
+    y = dispatch(bank, x, idx, gate)
+    with FlopCounterMode(display=False) as counter:
+        slopes = torch.autograd.grad(y.square().sum(), [gate, *found])
+    for one, other in zip(slopes, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    products = {"x": 3, "bank": 2}[still] * 2 * idx.numel() * bank.dim * bank.hidden
+    assert counter.get_total_flops() == products
 
 
 @pytest.mark.parametrize("frozen", [(), (0, 5)])
