@@ -196,7 +196,8 @@ class ContextRouter(Router):
             return self._keep(clean)
         scale = raw[..., self.num_experts :]
         noisy = clean + torch.randn_like(clean) * scale
-        return self._keep(noisy)._replace(logits=clean, noisy=noisy, scale=scale.abs())
+        idx, gate, probs, *_ = self._keep(noisy)
+        return RouterOut(idx, gate, probs, clean, noisy, scale.abs())
 
     def _keep(self, logits: Tensor) -> RouterOut:
         if self.top_k < self.num_experts:
@@ -213,9 +214,7 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
         x: on any device.
     """
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def dense_gates(out: RouterOut, num_experts: int) -> Tensor:

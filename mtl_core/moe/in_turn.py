@@ -37,7 +37,7 @@ def add_in_turn(
     held = [e for e, count in enumerate(counts) if count]
     shares = _Shares(order, [counts[e] for e in held], [place[e] for e in held])
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if kind != "meta" and torch.is_autocast_enabled(kind):
         # The backward pass runs outside of autocast, so everything is cast here.
         x = x.to(torch.get_autocast_dtype(kind))
     names = (*STACKS, *(f"frozen_{name}" for name in STACKS))

@@ -201,20 +201,19 @@ class TokenRouter(Router):
 
     def forward(self, x: Tensor, task: TaskName | Tensor) -> RouterOut:
         """Experts and weights of every token of x (B, ..., D)."""
-        kind = x.device.type  # meta knows no autocast
-        known = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if known else nullcontext():
+        # Meta knows no autocast; torch.amp.is_autocast_available does not compile in torch 2.11.
+        kind = x.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             wide = x.float()
             clean = self.logits(wide, task)
             allowed = self.allowed(task, clean)
             if allowed is not None:
                 clean = clean.masked_fill(~allowed, OUTSIDE)
             scale = self._scale(wide, clean)
-            if scale is None:
-                return choose(clean, self.top_k, self.norm)._replace(allowed=allowed)
-            noisy = clean + torch.randn_like(clean) * scale
-            found = choose(noisy, self.top_k, self.norm)
-            return found._replace(logits=clean, noisy=noisy, scale=scale, allowed=allowed)
+            noisy = None if scale is None else clean + torch.randn_like(clean) * scale
+            idx, gate, probs, *_ = choose(clean if noisy is None else noisy, self.top_k, self.norm)
+            # Not by _replace, whose result a program compiled by torch 2.11 cannot return.
+            return RouterOut(idx, gate, probs, clean, noisy, scale, allowed)
 
     def _scale(self, x: Tensor, logits: Tensor) -> Tensor | None:
         if not self.training or self.noise == "none":
