@@ -45,29 +45,24 @@ class Border:
     scale: float
 
     def walk(
-        self, gradient: Tensor, parameters: Sequence[nn.Parameter], *, retain_graph: bool
+        self,
+        gradient: Tensor,
+        parameters: Sequence[nn.Parameter] | Sequence[GradientEdge],
+        *,
+        retain_graph: bool,
     ) -> list[Tensor | None]:
-        """Gradients of parameters for one gradient (m,) at the border, loss scale included."""
-        outgoing = self._outgoing(gradient)
-        return trunk_gradient(self.features, outgoing, parameters, retain_graph=retain_graph)
+        """Gradients of parameters, or at edges of the trunk's graph, loss scale included.
 
-    def signal(self, gradient: Tensor, edge: GradientEdge) -> Tensor:
-        """Gradient at an edge of the trunk's graph, which is kept; loss scale included."""
-        reached = [i for i, f in enumerate(self.features) if f.requires_grad]
-        outgoing = self._outgoing(gradient)
-        (found,) = torch.autograd.grad(
-            [self.features[i] for i in reached],
-            [edge],
-            [outgoing[i] for i in reached],
-            retain_graph=True,
-        )
-        return found
-
-    def _outgoing(self, gradient: Tensor) -> list[Tensor]:
+        Args:
+            gradient: (m,) at the border.
+            parameters: of the trunk, or edges.
+            retain_graph: for further walks.
+        """
         parts = (gradient * self.scale).split([f.numel() for f in self.features])
-        return [
+        outgoing: list[Tensor | None] = [
             part.view(f.shape).to(f.dtype) for part, f in zip(parts, self.features, strict=True)
         ]
+        return trunk_gradient(self.features, outgoing, parameters, retain_graph=retain_graph)
 
 
 def merge_at_border(

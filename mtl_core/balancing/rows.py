@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
+from torch.autograd.graph import GradientEdge
 
 from mtl_core.balancing.losses import TaskLosses
 from mtl_core.nn.parts import ParameterSplit
@@ -225,11 +226,11 @@ def _split_list(items: Sequence[Tensor | None], sizes: Sequence[int]) -> list[li
 def trunk_gradient(
     features: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[nn.Parameter] | Sequence[GradientEdge],
     *,
     retain_graph: bool,
 ) -> list[Tensor | None]:
-    """Gradient of the shared parameters from gradients at the border; None where unreached."""
+    """Gradient of shared parameters, or at edges, from the border's; None where unreached."""
     reached = [
         (f, g)
         for f, g in zip(features, gradients, strict=True)
@@ -240,7 +241,7 @@ def trunk_gradient(
     return list(
         torch.autograd.grad(
             [f for f, _ in reached],
-            list(parameters),
+            parameters,
             grad_outputs=[g for _, g in reached],
             retain_graph=retain_graph,
             allow_unused=True,

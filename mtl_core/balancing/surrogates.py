@@ -1,6 +1,7 @@
 """Gramians that cost less than T walks of the trunk, and approximate the exact one."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ def surrogate_gramian(
         parameters = last_layer(network, split, stages.layer)
         use = linear_use(border.features, parameters) if world_size() == 1 else None
         if use is not None:
-            signals = torch.stack([border.signal(row, use.edge) for row in border.rows])
+            walks = [border.walk(row, [use.edge], retain_graph=True)[0] for row in border.rows]
+            signals = torch.stack(cast("list[Tensor]", walks))  # all reach it: it was found so
             return layer_gramian(use.inputs.float(), signals.float(), use.bias) / border.scale**2
         buffer = RowBuffer(parameters, len(update.entries))
         for i, row in enumerate(border.rows):

@@ -1,14 +1,14 @@
 """Gates of feature maps: which experts a task takes for an image, or for every position of it."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError
+from mtl_core.moe.precision import full_precision
 from mtl_core.moe.router import GateNorm, Router, RouterOut, choose
 from mtl_core.types import TaskName
 
@@ -205,16 +205,6 @@ class ContextRouter(Router):
         probs = logits.softmax(-1)
         everyone = torch.arange(self.num_experts, device=logits.device)
         return RouterOut(everyone.expand(probs.shape), probs, probs, logits)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """No autocast on the tensor's device, where the device knows autocast at all (meta does not).
-
-    Args:
-        x: on any device.
-    """
-    kind = x.device.type
-    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 def dense_gates(out: RouterOut, num_experts: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtl_core.errors import ArgumentError, UnknownNameError
 from mtl_core.moe.bank import ExpertBank
 from mtl_core.moe.grouped import grouped_linear, has_grouped
-from mtl_core.moe.in_turn import add_in_turn
+from mtl_core.moe.in_turn import add_in_turn, inverse
 
 Backend: TypeAlias = Literal["sorted", "loop", "dense", "capacity", "gather"]
 """How tokens get to their experts.
@@ -86,8 +86,7 @@ def by_order(bank: ExpertBank, x: Tensor, idx: Tensor, gate: Tensor) -> Tensor:
     if has_grouped(x, bank.hidden):
         w1, b1, w2, b2 = bank.stacks()
         ends = torch.bincount(pairs, minlength=bank.num_experts).cumsum(0)
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
+        back = inverse(order)
         rows: Tensor = _Spread.apply(x, order, back, idx.shape[1])
         hidden = F.gelu(grouped_linear(rows, w1, b1, pairs[order], ends))
         found = grouped_linear(hidden, w2, b2, pairs[order], ends)

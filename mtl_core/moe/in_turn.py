@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtl_core.moe.bank import STACKS, Expert, ExpertBank
-from mtl_core.moe.context import full_precision
+from mtl_core.moe.precision import as_autocast, full_precision
 
 
 def add_in_turn(
@@ -36,15 +36,19 @@ def add_in_turn(
     place = bank.rows()
     held = [e for e, count in enumerate(counts) if count]
     shares = _Shares(order, [counts[e] for e in held], [place[e] for e in held])
-    kind = x.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        # The backward pass runs outside of autocast, so everything is cast here.
-        x = x.to(torch.get_autocast_dtype(kind))
+    x = as_autocast(x)
     names = (*STACKS, *(f"frozen_{name}" for name in STACKS))
     stacks = [getattr(bank, name).to(x.dtype) for name in names]
     with full_precision(x):
         y: Tensor = _InTurn.apply(shares, torch.is_grad_enabled(), x, gate.to(x.dtype), *stacks)
     return y
+
+
+def inverse(order: Tensor) -> Tensor:
+    """Where each of 0..P-1 is in a permutation (P,)."""
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return back
 
 
 class _Shares(NamedTuple):
@@ -101,9 +105,7 @@ class _InTurn(torch.autograd.Function):
                 slopes.put(row, rows, dfirst, hidden, dout)
             if dx is not None:
                 dx = (dx.index_add if apart else dx.index_add_)(0, tokens, dfirst @ w1.t())
-        back = torch.empty_like(shares.order)
-        back[shares.order] = torch.arange(len(back), device=back.device)
-        placed = torch.cat(dgate).index_select(0, back).view(gate.shape)
+        placed = torch.cat(dgate).index_select(0, inverse(shares.order)).view(gate.shape)
         none = [None] * len(STACKS)
         return None, None, dx, placed, *(none if slopes is None else slopes.stacks()), *none
 

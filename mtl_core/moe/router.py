@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Literal, NamedTuple, Self, TypeAlias, get_args
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError, UnknownNameError
+from mtl_core.moe.precision import full_precision
 from mtl_core.types import TaskName
 
 GateNorm: TypeAlias = Literal["none", "topk"]
@@ -201,9 +201,7 @@ class TokenRouter(Router):
 
     def forward(self, x: Tensor, task: TaskName | Tensor) -> RouterOut:
         """Experts and weights of every token of x (B, ..., D)."""
-        # Meta knows no autocast; torch.amp.is_autocast_available does not compile in torch 2.11.
-        kind = x.device.type
-        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
+        with full_precision(x):
             wide = x.float()
             clean = self.logits(wide, task)
             allowed = self.allowed(task, clean)

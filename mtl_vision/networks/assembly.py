@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_core.moe.context import full_precision
+from mtl_core.moe.precision import as_autocast, full_precision
 
 
 def assemble(experts: Tensor, gates: Sequence[Tensor]) -> list[Tensor]:
@@ -19,10 +19,7 @@ def assemble(experts: Tensor, gates: Sequence[Tensor]) -> list[Tensor]:
         experts: (B, N·C, h, w).
         gates: of every task, (B, N) or (B, h, w, N).
     """
-    kind = experts.device.type
-    if kind != "meta" and torch.is_autocast_enabled(kind):
-        # The backward pass runs outside of autocast, so both are cast here.
-        experts = experts.to(torch.get_autocast_dtype(kind))
+    experts = as_autocast(experts)
     with full_precision(experts):
         return list(_Assemble.apply(experts, *(g.to(experts.dtype) for g in gates)))
 

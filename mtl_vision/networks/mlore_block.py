@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_core.errors import ArgumentError
-from mtl_core.moe.context import Context, ContextRouter, dense_gates, full_precision
+from mtl_core.moe.context import Context, ContextRouter, dense_gates
+from mtl_core.moe.precision import full_precision
 from mtl_core.types import TaskName
 from mtl_vision.decoders.blocks import Norm, norm_layer
 from mtl_vision.networks.experts import LowRankExperts

@@ -22,10 +22,8 @@ def test_first_and_second_derivatives(frozen):
     names, weights = zip(*bank.named_parameters(), strict=True)
 
     def call(x, gate, *weights):
-        held = dict(zip(names, weights, strict=True))
-        return torch.func.functional_call(
-            Dispatch(bank), {f"bank.{n}": held[n] for n in names}, args=(x, idx, gate)
-        )
+        held = {f"bank.{n}": w for n, w in zip(names, weights, strict=True)}
+        return torch.func.functional_call(Dispatch(bank), held, args=(x, idx, gate))
 
     torch.autograd.gradcheck(call, (x, gate, *weights))
     torch.autograd.gradgradcheck(call, (x, gate, *weights))
